@@ -1,0 +1,60 @@
+# Every target sets itself up: `make demo` and `make test` work in a fresh clone.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# The newest Python there is; override with `make PYTHON=python3.12 …`.
+PYTHON ?= $(shell for v in 3.14 3.13 3.12 3.11; do python$$v -c '' 2>/dev/null && { echo python$$v; exit; }; done; echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := $(VENV)/.setup
+LOCK := deploy/locks/dev.txt
+PROTOS := $(wildcard proto/faas/v1/*.proto)
+
+.PHONY: help setup demo test lint format protos lock images bench clean
+
+help: ## List the targets.
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(SETUP) ## Make the virtual environment .venv with everything locked in it.
+
+$(SETUP): $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'faas-mesh needs Python 3.11 or newer; say which with: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)' >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo 'Installing the locked requirements into $(VENV) …'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r $(LOCK)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $(SETUP)
+
+demo: setup ## Bring the whole mesh up, run the example functions through it, shut it down.
+	@$(BIN)/python docs/examples/demo.py
+
+test: setup ## Run all tests. What needs Docker is skipped, visibly, where there is no engine.
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: setup ## Style, types and protos.
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@cd proto && ../$(BIN)/buf lint && ../$(BIN)/buf format --diff --exit-code
+
+format: setup ## Put the code in the house's form.
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+	@cd proto && ../$(BIN)/buf format -w
+
+protos: setup ## Generate stubs, descriptor set and OpenAPI document from proto/.
+	@$(BIN)/python proto/generate.py
+
+lock: setup ## Resolve pyproject.toml anew into hashed requirements.
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --no-emit-find-links --extra dev pyproject.toml -o $(LOCK)
+
+images: setup ## Build the runtime images: from a registry's slim bases, or else from Debian packages.
+	@$(BIN)/python runtimes/build.py
+
+bench: setup ## Measure the whole path; see docs/performance.md.
+	@$(BIN)/python tests/bench/bench.py
+
+clean: ## Remove what the targets made.
+	@rm -rf $(VENV) dist build .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,0 +1,56 @@
+"""Page sizes and opaque page tokens of every list call (AIP-158)."""
+
+import base64
+import binascii
+import hashlib
+import json
+from typing import Any
+
+from google.protobuf.message import Message
+
+from services.errors import InvalidPageToken
+
+DEFAULT_PAGE_SIZE = 50
+MAX_PAGE_SIZE = 1000
+
+
+def page_size(asked: int, default: int = DEFAULT_PAGE_SIZE, most: int = MAX_PAGE_SIZE) -> int:
+    """How many to return where `asked` were asked for: 0 is the default."""
+    return min(asked or default, most)
+
+
+def make_token(request: Message, position: list[Any]) -> str:
+    """A token for the page after `position`, good for `request` only."""
+    text = json.dumps([_fingerprint(request), *position], separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def read_token(request: Message, *types: type) -> list[Any] | None:
+    """The position in `request`'s token, whose items must be of `types`; None without one.
+
+    Raises InvalidPageToken where it was made up, or made for another request.
+    """
+    token: str = request.page_token  # type: ignore[attr-defined]
+    if not token:
+        return None
+    try:
+        padded = token + "=" * (-len(token) % 4)
+        found = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        fingerprint, *position = found
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise InvalidPageToken.of("page_token", "was not made by this list call") from error
+    if len(position) != len(types) or not all(map(isinstance, position, types)):
+        raise InvalidPageToken.of("page_token", "was not made by this list call")
+    if fingerprint != _fingerprint(request):
+        raise InvalidPageToken.of("page_token", "was made for a list with other filters")
+    return position
+
+
+def _fingerprint(request: Message) -> str:
+    """What must not change between pages: all of the request but its page."""
+    same = type(request)()
+    same.CopyFrom(request)
+    same.ClearField("page_token")
+    same.ClearField("page_size")
+    digest = hashlib.sha256(same.SerializeToString(deterministic=True))
+    return f"{type(same).DESCRIPTOR.name}:{digest.hexdigest()[:16]}"

@@ -1,0 +1,276 @@
+"""The gRPC server that every part runs on: the one module that knows grpc.aio.
+
+A servicer is any object with a method per RPC of its service, taking the request
+(or an async iterator of requests) and a `Call`, and returning the response (or,
+as an async generator, yielding them). It raises `MeshError`s; this module
+validates requests by the rules in the protos, turns errors into statuses, logs,
+and adds health, reflection and a graceful end.
+"""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import grpc.aio
+import protovalidate
+import structlog
+from google.protobuf import descriptor, message_factory
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from faas.v1 import error_reason_pb2 as reasons
+from services.errors import (
+    DependencyUnavailable,
+    FieldViolation,
+    InvalidField,
+    MeshError,
+    ShuttingDown,
+)
+from services.ids import new_uuid
+
+ERROR_DOMAIN = "faas-mesh"
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a servicer may know of a call besides its request."""
+
+    method: str
+    """`faas.v1.FunctionService/CreateFunction`."""
+    request_id: str
+    """The caller's or Envoy's `x-request-id`, or one made here."""
+    peer: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    deadline: float | None = None
+    """On `time.monotonic()`'s scale; None: the caller waits for ever."""
+
+    def time_left_s(self) -> float | None:
+        """Seconds until the caller stops waiting; None: never."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+
+class Server:
+    """One gRPC server. Add servicers, then `start`, or `run` until SIGTERM."""
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        drain_timeout_s: float = 10.0,
+        unavailable: Sequence[type[Exception]] = (),
+    ) -> None:
+        """Listen at `address` (`host:port`, port 0 for any; or `unix:/path`).
+
+        `unavailable` are exceptions that mean a dependency does not answer, such
+        as the database driver's: they become UNAVAILABLE, not INTERNAL.
+        """
+        self._address = address
+        self._drain_timeout_s = drain_timeout_s
+        self._unavailable = tuple(unavailable)
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                # Two processes on one port by mistake should be an error.
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        self._services: list[str] = []
+        self._draining = False
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self.port: int = 0
+        """The port it listens on, once started; 0 or 1 on a unix socket."""
+
+    def add(self, service: descriptor.ServiceDescriptor, servicer: object) -> None:
+        """Serve every RPC of `service` with `servicer`'s method of that name."""
+        handlers = {m.name: self._handler(m, getattr(servicer, m.name)) for m in service.methods}
+        self._server.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler(service.full_name, handlers)]
+        )
+        self._services.append(service.full_name)
+
+    async def start(self) -> None:
+        """Listen and say SERVING, for each service and for the whole."""
+        names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+        self.port = self._server.add_insecure_port(self._address)
+        await self._server.start()
+        for name in ("", *self._services):
+            await self.set_serving(name, True)
+        log.info("listening", address=self._address, port=self.port, services=self._services)
+
+    async def set_serving(self, service: str, serving: bool) -> None:
+        """Change what the standard health service says of `service` ("" is the whole)."""
+        status = health_pb2.HealthCheckResponse
+        await self._health.set(service, status.SERVING if serving else status.NOT_SERVING)
+
+    async def stop(self) -> None:
+        """Refuse new calls, let those under way end, and close."""
+        self._draining = True
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(self._drain_timeout_s)
+
+    async def run(self, *background: AbstractAsyncContextManager[Any]) -> None:
+        """Serve until SIGTERM or SIGINT, with `background` entered around it."""
+        stopping = stop_on_signals()
+        for context in background:
+            await context.__aenter__()
+        await self.start()
+        await stopping.wait()
+        log.info("draining")
+        await self.stop()
+        for context in reversed(background):
+            await context.__aexit__(None, None, None)
+        log.info("ended")
+
+    def _handler(
+        self, method: descriptor.MethodDescriptor, behaviour: Callable[[Any, Call], Any]
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        request_class = message_factory.GetMessageClass(method.input_type)
+        name = f"{method.containing_service.full_name}/{method.name}"
+        streams_in, streams_out = method.client_streaming, method.server_streaming
+
+        async def unary(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            call = _call(name, context)
+            with structlog.contextvars.bound_contextvars(request_id=call.request_id):
+                try:
+                    self._check(request if not streams_in else None)
+                    requests = _validated(request) if streams_in else request
+                    answer: Awaitable[Any] = behaviour(requests, call)
+                    return await answer
+                except Exception as error:
+                    await _abort(context, self._as_mesh_error(error, call))
+
+        async def stream(
+            request: Any, context: grpc.aio.ServicerContext[Any, Any]
+        ) -> AsyncIterator[Any]:
+            call = _call(name, context)
+            with structlog.contextvars.bound_contextvars(request_id=call.request_id):
+                try:
+                    self._check(request if not streams_in else None)
+                    requests = _validated(request) if streams_in else request
+                    async for response in behaviour(requests, call):
+                        yield response
+                except Exception as error:
+                    await _abort(context, self._as_mesh_error(error, call))
+
+        make = {
+            (False, False): grpc.unary_unary_rpc_method_handler,
+            (False, True): grpc.unary_stream_rpc_method_handler,
+            (True, False): grpc.stream_unary_rpc_method_handler,
+            (True, True): grpc.stream_stream_rpc_method_handler,
+        }[streams_in, streams_out]
+        handler: grpc.RpcMethodHandler[Any, Any] = make(
+            stream if streams_out else unary,  # type: ignore[arg-type]
+            request_deserializer=request_class.FromString,
+            response_serializer=lambda message: message.SerializeToString(),
+        )
+        return handler
+
+    def _check(self, request: Message | None) -> None:
+        if self._draining:
+            raise ShuttingDown
+        if request is not None:
+            validate(request)
+
+    def _as_mesh_error(self, error: Exception, call: Call) -> MeshError:
+        if isinstance(error, MeshError):
+            return error
+        if isinstance(error, self._unavailable):
+            log.warning("a dependency does not answer", method=call.method, error=str(error))
+            return DependencyUnavailable()
+        error_id = str(new_uuid())
+        log.error("a call failed", method=call.method, error_id=error_id, exc_info=error)
+        return MeshError(f"Something went wrong on our side; the log has it as {error_id}.")
+
+
+def validate(message: Message) -> None:
+    """Check `message` by the rules in its proto. Raises InvalidField, naming all fields."""
+    violations = [
+        FieldViolation(_path(v.proto.field), v.proto.message)
+        for v in protovalidate.collect_violations(message)
+    ]
+    if violations:
+        text = "; ".join(f"{v.field}: {v.description}" for v in violations)
+        raise InvalidField(text, violations=violations)
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that is set by the first SIGTERM or SIGINT."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    return stopping
+
+
+async def _validated(requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
+    async for request in requests:
+        validate(request)
+        yield request
+
+
+def _path(field_path: Any) -> str:
+    path = ""
+    for element in field_path.elements if field_path else ():
+        path += f".{element.field_name}" if path else element.field_name
+        if element.subscript is not None:
+            value = element.subscript.value
+            path += f"[{value}]" if isinstance(value, int) else f'["{value}"]'
+    return path
+
+
+def _call(method: str, context: grpc.aio.ServicerContext[Any, Any]) -> Call:
+    metadata = {k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
+    left = context.time_remaining()  # type: ignore[no-untyped-call]
+    return Call(
+        method=method,
+        request_id=metadata.get("x-request-id") or str(new_uuid()),
+        peer=context.peer(),
+        metadata=metadata,
+        deadline=None if left is None else time.monotonic() + left,
+    )
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: MeshError) -> None:
+    """End the call with the status that `error` stands for (google.rpc.Status, AIP-193)."""
+    info = error_details_pb2.ErrorInfo(
+        reason=reasons.ErrorReason.Name(error.reason),
+        domain=ERROR_DOMAIN,
+        metadata=error.metadata,
+    )
+    details: list[Message] = [info]
+    if error.violations:
+        details.append(
+            error_details_pb2.BadRequest(
+                field_violations=[
+                    error_details_pb2.BadRequest.FieldViolation(
+                        field=v.field, description=v.description, reason=info.reason
+                    )
+                    for v in error.violations
+                ]
+            )
+        )
+    status = status_pb2.Status(code=error.code, message=error.message)
+    for detail in details:
+        packed = AnyMessage()
+        packed.Pack(detail)
+        status.details.append(packed)
+    code = next(c for c in grpc.StatusCode if c.value[0] == error.code)
+    await context.abort(
+        code,
+        error.message,
+        trailing_metadata=(("grpc-status-details-bin", status.SerializeToString()),),
+    )
