@@ -1,1 +1,1 @@
-""""""
+"""FunctionService: functions, their immutable versions, and their code."""

@@ -1,1 +1,1 @@
-""""""
+"""The gateway: Envoy's configuration, health of the whole, reflection, OpenAPI."""

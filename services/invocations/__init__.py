@@ -1,1 +1,1 @@
-""""""
+"""InvocationService: the records, the queue, and the workers' status stream."""

@@ -1,0 +1,148 @@
+"""What runs functions: the interface that the process and the Docker runtime share.
+
+A failure of the user's function is a `Verdict`, whatever it did; only trouble of
+the platform is an exception (`RuntimeUnavailable`).
+"""
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from faas.v1.invocation_pb2 import Invocation
+
+
+class RuntimeUnavailable(Exception):
+    """The platform cannot run this now: image missing, engine away, no space.
+
+    Raised by `prepare` and `execute`. Never the function's fault.
+    """
+
+
+class Stream(enum.Enum):
+    """Which descriptor a line was printed to."""
+
+    STDOUT = 1
+    STDERR = 2
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a function's output, without its newline; at most 64 KiB of text."""
+
+    time: datetime
+    stream: Stream
+    text: str
+
+
+@dataclass(frozen=True)
+class FunctionSpec:
+    """One immutable version of a function, with its code on this machine."""
+
+    function_id: str
+    version: int
+    runtime: str
+    handler: str
+    memory_mb: int
+    cpus: float
+    env: Mapping[str, str]
+    code_dir: Path
+    """Unpacked, read-only: `main.py|js|go` and what came with it."""
+    build_dir: Path
+    """Beside it: what a build of this version leaves for the next execution."""
+
+    @property
+    def program_mode(self) -> bool:
+        """The string alone decides: no dot, and the file is run as a program."""
+        return "." not in self.handler
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One granted start: what to run, with what, how long."""
+
+    invocation_id: str
+    attempt: int
+    spec: FunctionSpec
+    function_name: str
+    payload: bytes
+    payload_type: str
+    timeout_s: float
+    context: Mapping[str, str] = field(default_factory=dict)
+    """More for the function's context, such as `traceparent`."""
+
+
+@dataclass(frozen=True)
+class FunctionFailure:
+    """Why a function did not complete, as the record's error has it."""
+
+    code: Invocation.ErrorCode
+    message: str
+    type: str = ""
+    stack: str = ""
+    exit_code: int = 0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How one execution ended. `failure` is None exactly if it completed."""
+
+    failure: FunctionFailure | None = None
+    result: bytes = b""
+    result_type: str = "application/json"
+    startup_s: float = 0.0
+    """From `execute` to handing it to the function's code."""
+    run_s: float = 0.0
+    """In the function's hands, import included."""
+    cpu_time_s: float | None = None
+    peak_memory_bytes: int | None = None
+    image: str = ""
+    """The image's digest, or `process`."""
+    logs_truncated: bool = False
+
+
+@dataclass(frozen=True)
+class OutputLimits:
+    """How much of a function's output is kept."""
+
+    result_bytes: int = 1024 * 1024
+    log_bytes: int = 1024 * 1024
+    """Per invocation; what comes beyond is read and dropped."""
+    kill_bytes: int = 64 * 1024 * 1024
+    """Printed more than this: killed, as FUNCTION_CRASHED."""
+
+
+class Runtime(Protocol):
+    """Runs functions in sandboxes on one host."""
+
+    name: str
+    """`process` or `docker`."""
+
+    async def start(self) -> None:
+        """Check that it can run, and remove what dead workers of this stack left.
+
+        Raises RuntimeUnavailable where it cannot run at all.
+        """
+
+    def images(self) -> Mapping[str, str]:
+        """The runtimes that it can run now, each with its image's digest or `process`."""
+
+    async def prepare(self, spec: FunctionSpec) -> FunctionFailure | None:
+        """Build what must be built (Go), once per version; outside the function's timeout.
+
+        A compile error is the function's: it is returned, and so given to each
+        invocation. Raises RuntimeUnavailable.
+        """
+
+    async def execute(self, assignment: Assignment, on_line: Callable[[Line], None]) -> Verdict:
+        """Run one assignment in a sandbox of its own and leave nothing behind.
+
+        `on_line` is called for each printed line, in order, while it runs.
+        Cancelling this kills the function: when it has returned or raised, no
+        process, container or directory of it is left. Raises RuntimeUnavailable.
+        """
+
+    async def close(self) -> None:
+        """End; nothing of this worker is left behind."""

@@ -1,0 +1,117 @@
+"""Real PostgreSQL and Valkey for all tests, from the wheels of the embedded default.
+
+One server of each per test run; each test gets a database of its own, cloned from
+a migrated template, and a Redis database of its own.
+"""
+
+import itertools
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from redis.asyncio import Redis
+
+from services.migrations import migrate
+from services.supervisor.postgres import Postgres, unprivileged_user
+from services.supervisor.valkey import Valkey
+
+TEMPLATE = "template_faas"
+REDIS_DATABASES = 16
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
+    """Wait for a condition of another process, by asking it."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {timeout_s} s")
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def run_dir() -> Iterator[Path]:
+    """A directory with a short path, for sockets, that PostgreSQL's user can reach too."""
+    directory = Path(tempfile.mkdtemp(prefix="faas-test-", dir="/tmp"))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(run_dir: Path) -> Iterator[Postgres]:
+    """A running PostgreSQL with a migrated template database."""
+    server = Postgres(run_dir / "pg", run_dir / "pgsock")
+    server.prepare()
+    user = unprivileged_user()
+    with (run_dir / "postgres.log").open("wb") as output:
+        fast = ["-c", "fsync=off", "-c", "full_page_writes=off"]
+        process = subprocess.Popen(
+            [*server.command(), *fast], stderr=output, user=user, cwd=server.directory
+        )
+    try:
+        wait_until(server.is_ready, "PostgreSQL is ready")
+        server.create_database()
+        with psycopg.connect(server.url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {TEMPLATE}")
+        migrate(_url(server, TEMPLATE))
+        yield server
+    finally:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+_databases = itertools.count()
+
+
+@pytest.fixture
+def database_url(postgres_server: Postgres) -> Iterator[str]:
+    """The URL of a fresh, migrated database of this test's own."""
+    name = sql.Identifier(f"test_{os.getpid()}_{next(_databases)}")
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        clone = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, sql.Identifier(TEMPLATE))
+        connection.execute(clone)
+        yield _url(postgres_server, name.as_string().strip('"'))
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+@pytest.fixture(scope="session")
+def valkey_server(run_dir: Path) -> Iterator[Valkey]:
+    """A running Valkey."""
+    server = Valkey(run_dir / "vk", run_dir / "vk.sock")
+    server.prepare()
+    with (run_dir / "valkey.log").open("wb") as output:
+        process = subprocess.Popen(server.command(), stdout=output)
+    try:
+        wait_until(server.is_ready, "Valkey is ready")
+        yield server
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+_redis_databases = itertools.count()
+
+
+@pytest.fixture
+async def redis_url(valkey_server: Valkey) -> AsyncIterator[str]:
+    """The URL of an empty Redis database of this test's own."""
+    url = f"{valkey_server.url}?db={next(_redis_databases) % REDIS_DATABASES}"
+    redis = Redis.from_url(url)
+    await redis.flushdb()
+    yield url
+    await redis.aclose()
+
+
+def _url(server: Postgres, database: str) -> str:
+    return server.url.replace("/faas?", f"/{database}?")
