@@ -43,7 +43,7 @@ class MeshError(Exception):
     """Something went wrong on our side."""
 
     code: ClassVar[int] = code_pb2.INTERNAL
-    reason: ClassVar[reasons.ErrorReason] = reasons.INTERNAL_ERROR
+    reason: ClassVar[reasons.ErrorReason.ValueType] = reasons.INTERNAL_ERROR
 
     def __init__(
         self,

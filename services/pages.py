@@ -36,6 +36,8 @@ def read_token(request: Message, *types: type) -> list[Any] | None:
     try:
         padded = token + "=" * (-len(token) % 4)
         found = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        fingerprint: str
+        position: list[Any]
         fingerprint, *position = found
     except (binascii.Error, ValueError, TypeError) as error:
         raise InvalidPageToken.of("page_token", "was not made by this list call") from error

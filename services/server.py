@@ -173,7 +173,7 @@ class Server:
             (True, True): grpc.stream_stream_rpc_method_handler,
         }[streams_in, streams_out]
         handler: grpc.RpcMethodHandler[Any, Any] = make(
-            stream if streams_out else unary,  # type: ignore[arg-type]
+            stream if streams_out else unary,
             request_deserializer=request_class.FromString,
             response_serializer=lambda message: message.SerializeToString(),
         )
@@ -234,7 +234,7 @@ def _path(field_path: Any) -> str:
 
 def _call(method: str, context: grpc.aio.ServicerContext[Any, Any]) -> Call:
     metadata = {k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
-    left = context.time_remaining()  # type: ignore[no-untyped-call]
+    left = context.time_remaining()
     return Call(
         method=method,
         request_id=metadata.get("x-request-id") or str(new_uuid()),

@@ -17,7 +17,7 @@ def configure_logging(level: str = "info", log_format: str = "json", **fields: s
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        lambda _logger, _method, event: fields | event,
+        lambda _logger, _method, event: {**fields, **event},
     ]
     renderer: structlog.typing.Processor
     if log_format == "json":
