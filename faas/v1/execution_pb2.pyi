@@ -224,12 +224,56 @@ class Report(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class Abandoned(_message.Message):
+        """I was granted this and cannot finish it, through no fault of the function:
+        the engine went away, or I shut down. Answered by Recorded, like Finished.
+        """
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        INVOCATION_ID_FIELD_NUMBER: _builtins.int
+        ATTEMPT_FIELD_NUMBER: _builtins.int
+        REASON_FIELD_NUMBER: _builtins.int
+        invocation_id: _builtins.str
+        attempt: _builtins.int
+        reason: _builtins.str
+        def __init__(
+            self,
+            *,
+            invocation_id: _builtins.str = ...,
+            attempt: _builtins.int = ...,
+            reason: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "invocation_id", b"invocation_id", "reason", b"reason"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Goodbye(_message.Message):
+        """The last on a stream: this boot holds nothing any more and will not return."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        def __init__(
+            self,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     HELLO_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
     DECLINE_FIELD_NUMBER: _builtins.int
     LOGS_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    ABANDONED_FIELD_NUMBER: _builtins.int
+    GOODBYE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Report.Hello:
         """Always the first on a stream."""
@@ -244,6 +288,10 @@ class Report(_message.Message):
     def logs(self) -> Global___Report.Logs: ...
     @_builtins.property
     def finished(self) -> Global___Report.Finished: ...
+    @_builtins.property
+    def abandoned(self) -> Global___Report.Abandoned: ...
+    @_builtins.property
+    def goodbye(self) -> Global___Report.Goodbye: ...
     def __init__(
         self,
         *,
@@ -253,12 +301,14 @@ class Report(_message.Message):
         decline: Global___Report.Decline | None = ...,
         logs: Global___Report.Logs | None = ...,
         finished: Global___Report.Finished | None = ...,
+        abandoned: Global___Report.Abandoned | None = ...,
+        goodbye: Global___Report.Goodbye | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decline", b"decline", "finished", b"finished", "heartbeat", b"heartbeat", "hello", b"hello", "logs", b"logs", "report", b"report", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abandoned", b"abandoned", "decline", b"decline", "finished", b"finished", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "logs", b"logs", "report", b"report", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decline", b"decline", "finished", b"finished", "heartbeat", b"heartbeat", "hello", b"hello", "logs", b"logs", "report", b"report", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abandoned", b"abandoned", "decline", b"decline", "finished", b"finished", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "logs", b"logs", "report", b"report", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["hello", "heartbeat", "start", "decline", "logs", "finished"]  # noqa: Y015
+    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["hello", "heartbeat", "start", "decline", "logs", "finished", "abandoned", "goodbye"]  # noqa: Y015
     _WhichOneofArgType_report: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_report) -> _WhichOneofReturnType_report | None: ...
 

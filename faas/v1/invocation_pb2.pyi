@@ -95,10 +95,10 @@ class Invocation(_message.Message):
         """
         WORKER_LOST: Invocation._ErrorCode.ValueType  # 7
         """Its worker was lost and no start is left."""
-        EXPIRED: Invocation._ErrorCode.ValueType  # 8
-        """No worker could start it before it grew too old."""
-        PLATFORM_ERROR: Invocation._ErrorCode.ValueType  # 9
-        """The platform could not run it, through no fault of the function."""
+        PLATFORM_ERROR: Invocation._ErrorCode.ValueType  # 8
+        """The platform could not run it, through no fault of the function, and no
+        start is left.
+        """
 
     class ErrorCode(_ErrorCode, metaclass=_ErrorCodeEnumTypeWrapper):
         """Why an execution did not complete."""
@@ -122,10 +122,10 @@ class Invocation(_message.Message):
     """
     WORKER_LOST: Invocation.ErrorCode.ValueType  # 7
     """Its worker was lost and no start is left."""
-    EXPIRED: Invocation.ErrorCode.ValueType  # 8
-    """No worker could start it before it grew too old."""
-    PLATFORM_ERROR: Invocation.ErrorCode.ValueType  # 9
-    """The platform could not run it, through no fault of the function."""
+    PLATFORM_ERROR: Invocation.ErrorCode.ValueType  # 8
+    """The platform could not run it, through no fault of the function, and no
+    start is left.
+    """
 
     class _StartKind:
         ValueType = _typing.NewType("ValueType", _builtins.int)
