@@ -31,9 +31,15 @@ def generate(out: Path) -> None:
     ours = sorted(str(p.relative_to(PROTO)) for p in PROTO.glob("faas/v1/*.proto"))
     _protoc(
         *(f"--{plugin}_out={out}" for plugin in ("python", "mypy", "grpc_python", "mypy_grpc")),
+        *ours,
+    )
+    _protoc(
         f"--descriptor_set_out={descriptors}",
         "--include_imports",
         "--include_source_info",
+        # Errors carry these as Any: to print one, Envoy has to know it.
+        "google/rpc/error_details.proto",
+        "google/rpc/status.proto",
         *ours,
     )
     _protoc(f"--python_out={vendor}", f"--mypy_out={vendor}", "buf/validate/validate.proto")

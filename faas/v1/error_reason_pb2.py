@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x66\x61\x61s/v1/error_reason.proto\x12\x07\x66\x61\x61s.v1*\x98\x03\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n\rINVALID_FIELD\x10\x01\x12\x16\n\x12INVALID_PAGE_TOKEN\x10\x02\x12\x12\n\x0eINVALID_FILTER\x10\x03\x12\x13\n\x0fINVALID_ARCHIVE\x10\x04\x12\x13\n\x0fUNKNOWN_RUNTIME\x10\x05\x12\x13\n\x0fINVALID_PAYLOAD\x10\x06\x12\x16\n\x12\x46UNCTION_NOT_FOUND\x10\x14\x12\x15\n\x11VERSION_NOT_FOUND\x10\x15\x12\x18\n\x14INVOCATION_NOT_FOUND\x10\x16\x12\x14\n\x10WORKER_NOT_FOUND\x10\x17\x12\x14\n\x10UPLOAD_NOT_FOUND\x10\x18\x12\x13\n\x0f\x46UNCTION_EXISTS\x10(\x12\x11\n\rETAG_MISMATCH\x10)\x12\r\n\tTOO_LARGE\x10<\x12\x1a\n\x16\x44\x45PENDENCY_UNAVAILABLE\x10P\x12\x11\n\rSHUTTING_DOWN\x10Q\x12\x12\n\x0eINTERNAL_ERROR\x10\x63\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x66\x61\x61s/v1/error_reason.proto\x12\x07\x66\x61\x61s.v1*\x9b\x04\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n\rINVALID_FIELD\x10\x01\x12\x16\n\x12INVALID_PAGE_TOKEN\x10\x02\x12\x12\n\x0eINVALID_FILTER\x10\x03\x12\x13\n\x0fINVALID_ARCHIVE\x10\x04\x12\x13\n\x0fUNKNOWN_RUNTIME\x10\x05\x12\x13\n\x0fINVALID_PAYLOAD\x10\x06\x12\x16\n\x12\x46UNCTION_NOT_FOUND\x10\x14\x12\x15\n\x11VERSION_NOT_FOUND\x10\x15\x12\x18\n\x14INVOCATION_NOT_FOUND\x10\x16\x12\x14\n\x10WORKER_NOT_FOUND\x10\x17\x12\x14\n\x10UPLOAD_NOT_FOUND\x10\x18\x12\x13\n\x0f\x46UNCTION_EXISTS\x10(\x12\x11\n\rETAG_MISMATCH\x10)\x12\r\n\tTOO_LARGE\x10<\x12\x1a\n\x16\x44\x45PENDENCY_UNAVAILABLE\x10P\x12\x11\n\rSHUTTING_DOWN\x10Q\x12\x12\n\x0eINTERNAL_ERROR\x10\x63\x12\x15\n\x11MALFORMED_REQUEST\x10x\x12\x16\n\x12ORIGIN_NOT_ALLOWED\x10y\x12\x14\n\x10HOST_NOT_ALLOWED\x10z\x12\x10\n\x0cUNKNOWN_PATH\x10{\x12\x1c\n\x18UNSUPPORTED_CONTENT_TYPE\x10|\x12\x0c\n\x08TOO_SLOW\x10}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'faas.v1.error_reason_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=40
-  _globals['_ERRORREASON']._serialized_end=448
+  _globals['_ERRORREASON']._serialized_end=579
 # @@protoc_insertion_point(module_scope)

@@ -84,6 +84,28 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Our mistake. The message carries an id to find in the server's log.
     INTERNAL, HTTP 500.
     """
+    MALFORMED_REQUEST: _ErrorReason.ValueType  # 120
+    """What the gateway refuses before any service sees it.
+
+    No HTTP request that this API has: broken JSON, a value of another type
+    than the field's, an unknown query parameter. INVALID_ARGUMENT, HTTP 400.
+    """
+    ORIGIN_NOT_ALLOWED: _ErrorReason.ValueType  # 121
+    """A page of this Origin may not call the API. PERMISSION_DENIED, HTTP 403."""
+    HOST_NOT_ALLOWED: _ErrorReason.ValueType  # 122
+    """This Host is not served here. PERMISSION_DENIED, HTTP 421."""
+    UNKNOWN_PATH: _ErrorReason.ValueType  # 123
+    """There is no such path or method, or gRPC service. UNIMPLEMENTED over gRPC,
+    NOT_FOUND and HTTP 404 over HTTP.
+    """
+    UNSUPPORTED_CONTENT_TYPE: _ErrorReason.ValueType  # 124
+    """The body of a JSON request came without `Content-Type: application/json`.
+    INVALID_ARGUMENT, HTTP 415.
+    """
+    TOO_SLOW: _ErrorReason.ValueType  # 125
+    """No whole request, or no whole answer, within the time there is.
+    DEADLINE_EXCEEDED, HTTP 408 or 504.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. Sent as the enum's name in `ErrorInfo.reason`, with
@@ -149,5 +171,27 @@ UNAVAILABLE, HTTP 503.
 INTERNAL_ERROR: ErrorReason.ValueType  # 99
 """Our mistake. The message carries an id to find in the server's log.
 INTERNAL, HTTP 500.
+"""
+MALFORMED_REQUEST: ErrorReason.ValueType  # 120
+"""What the gateway refuses before any service sees it.
+
+No HTTP request that this API has: broken JSON, a value of another type
+than the field's, an unknown query parameter. INVALID_ARGUMENT, HTTP 400.
+"""
+ORIGIN_NOT_ALLOWED: ErrorReason.ValueType  # 121
+"""A page of this Origin may not call the API. PERMISSION_DENIED, HTTP 403."""
+HOST_NOT_ALLOWED: ErrorReason.ValueType  # 122
+"""This Host is not served here. PERMISSION_DENIED, HTTP 421."""
+UNKNOWN_PATH: ErrorReason.ValueType  # 123
+"""There is no such path or method, or gRPC service. UNIMPLEMENTED over gRPC,
+NOT_FOUND and HTTP 404 over HTTP.
+"""
+UNSUPPORTED_CONTENT_TYPE: ErrorReason.ValueType  # 124
+"""The body of a JSON request came without `Content-Type: application/json`.
+INVALID_ARGUMENT, HTTP 415.
+"""
+TOO_SLOW: ErrorReason.ValueType  # 125
+"""No whole request, or no whole answer, within the time there is.
+DEADLINE_EXCEEDED, HTTP 408 or 504.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1,0 +1,96 @@
+"""What Envoy answers where no service did, in the shape that every error has.
+
+A status of Envoy's own becomes `google.rpc.Status` with an `ErrorInfo`, over gRPC
+and over HTTP. `docs/reference/http.md` lists them.
+"""
+
+import base64
+from dataclasses import dataclass
+
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from faas.v1 import error_reason_pb2 as reasons
+
+ERROR_DOMAIN = "faas-mesh"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Of one HTTP status: the code in the JSON body, gRPC's, and the reason."""
+
+    status: int
+    code: int
+    reason: str
+    grpc_code: int
+
+
+def _reply(
+    status: int, code: int, reason: reasons.ErrorReason.ValueType, grpc_code: int | None = None
+) -> Reply:
+    grpc_code = code if grpc_code is None else grpc_code
+    return Reply(status, code, reasons.ErrorReason.Name(reason), grpc_code)
+
+
+REPLIES = (
+    _reply(400, code_pb2.INVALID_ARGUMENT, reasons.MALFORMED_REQUEST),
+    _reply(403, code_pb2.PERMISSION_DENIED, reasons.ORIGIN_NOT_ALLOWED),
+    # A gRPC client that names an unknown service expects UNIMPLEMENTED.
+    _reply(404, code_pb2.NOT_FOUND, reasons.UNKNOWN_PATH, code_pb2.UNIMPLEMENTED),
+    _reply(408, code_pb2.DEADLINE_EXCEEDED, reasons.TOO_SLOW),
+    _reply(413, code_pb2.RESOURCE_EXHAUSTED, reasons.TOO_LARGE),
+    _reply(415, code_pb2.INVALID_ARGUMENT, reasons.UNSUPPORTED_CONTENT_TYPE),
+    _reply(421, code_pb2.PERMISSION_DENIED, reasons.HOST_NOT_ALLOWED),
+    _reply(431, code_pb2.RESOURCE_EXHAUSTED, reasons.TOO_LARGE),
+    _reply(503, code_pb2.UNAVAILABLE, reasons.DEPENDENCY_UNAVAILABLE),
+    _reply(504, code_pb2.DEADLINE_EXCEEDED, reasons.TOO_SLOW),
+)
+OTHER = _reply(500, code_pb2.INTERNAL, reasons.INTERNAL_ERROR)
+
+
+@dataclass(frozen=True)
+class UpstreamFailure:
+    """A call that a service did not answer: Envoy's flags for it, and what is said.
+
+    Envoy's own text is not passed on: it tells addresses.
+    """
+
+    flags: tuple[str, ...]
+    code: int
+    reason: str
+    message: str
+
+    @property
+    def status_details(self) -> str:
+        """The `grpc-status-details-bin` of it."""
+        info = error_details_pb2.ErrorInfo(reason=self.reason, domain=ERROR_DOMAIN)
+        packed = AnyMessage()
+        packed.Pack(info)
+        status = status_pb2.Status(code=self.code, message=self.message, details=[packed])
+        return base64.b64encode(status.SerializeToString()).decode().rstrip("=")
+
+
+_UNAVAILABLE = reasons.ErrorReason.Name(reasons.DEPENDENCY_UNAVAILABLE)
+
+UPSTREAM_FAILURES = (
+    UpstreamFailure(
+        # no connection, no healthy host, too many requests under way, overload
+        ("UF", "UH", "UO", "NC", "OM"),
+        code_pb2.UNAVAILABLE,
+        _UNAVAILABLE,
+        "The service does not answer. Nothing was changed; try again.",
+    ),
+    UpstreamFailure(
+        # the connection broke, or the service reset the call
+        ("UC", "UR", "LR"),
+        code_pb2.UNAVAILABLE,
+        _UNAVAILABLE,
+        "The service was lost during the call: what it changed is not known. Look, then try again.",
+    ),
+    UpstreamFailure(
+        ("UT", "SI"),
+        code_pb2.DEADLINE_EXCEEDED,
+        reasons.ErrorReason.Name(reasons.TOO_SLOW),
+        "The service did not answer in time.",
+    ),
+)
