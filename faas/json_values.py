@@ -72,7 +72,7 @@ def to_python(value: Value, depth: int = 0) -> Any:
     return None
 
 
-def to_value(document: Any, depth: int = 0) -> Value:
+def to_value(document: Any, depth: int = 0) -> Value:  # noqa: PLR0911
     """Python's JSON types as a Value. Raises NotJson for any other type."""
     if document is None:
         return Value(null_value=NullValue.NULL_VALUE)

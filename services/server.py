@@ -11,7 +11,6 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,15 +68,18 @@ class Server:
         *,
         drain_timeout_s: float = 10.0,
         unavailable: Sequence[type[Exception]] = (),
+        on_drain: Sequence[Callable[[], None]] = (),
     ) -> None:
         """Listen at `address` (`host:port`, port 0 for any; or `unix:/path`).
 
         `unavailable` are exceptions that mean a dependency does not answer, such
-        as the database driver's: they become UNAVAILABLE, not INTERNAL.
+        as the database driver's: they become UNAVAILABLE, not INTERNAL. `on_drain` are
+        called when the end begins, to end what would outlast it: long waits, streams.
         """
         self._address = address
         self._drain_timeout_s = drain_timeout_s
         self._unavailable = tuple(unavailable)
+        self._on_drain = tuple(on_drain)
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -119,20 +121,18 @@ class Server:
     async def stop(self) -> None:
         """Refuse new calls, let those under way end, and close."""
         self._draining = True
+        for end in self._on_drain:
+            end()
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._drain_timeout_s)
 
-    async def run(self, *background: AbstractAsyncContextManager[Any]) -> None:
-        """Serve until SIGTERM or SIGINT, with `background` entered around it."""
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain."""
         stopping = stop_on_signals()
-        for context in background:
-            await context.__aenter__()
         await self.start()
         await stopping.wait()
         log.info("draining")
         await self.stop()
-        for context in reversed(background):
-            await context.__aexit__(None, None, None)
         log.info("ended")
 
     def _handler(

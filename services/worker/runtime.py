@@ -78,7 +78,7 @@ class Assignment:
 class FunctionFailure:
     """Why a function did not complete, as the record's error has it."""
 
-    code: Invocation.ErrorCode
+    code: Invocation.ErrorCode.ValueType
     message: str
     type: str = ""
     stack: str = ""

@@ -1,0 +1,107 @@
+"""Runs InvocationService: `python -m services.invocations`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import uvloop
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from faas.v1 import execution_service_pb2, invocation_service_pb2
+from faas.v1.function_registry_service_pb2_grpc import FunctionRegistryServiceStub
+from services.background import running
+from services.channels import connect
+from services.invocations.acceptance import Acceptance
+from services.invocations.database import UNAVAILABLE, Database
+from services.invocations.feeder import Feeder, Recovery
+from services.invocations.leases import Leases
+from services.invocations.logs import Logs
+from services.invocations.offers import OfferBook
+from services.invocations.partitions import Partitions
+from services.invocations.queue import Queue
+from services.invocations.records import Records
+from services.invocations.reports import Desk
+from services.invocations.servicers import ExecutionServicer, InvocationServicer
+from services.invocations.settings import Settings
+from services.invocations.waiters import Waiters
+from services.invocations.workers import Workers
+from services.server import Server
+from services.telemetry import configure_logging
+
+# A command that Redis does not answer in this time has failed.
+REDIS_TIMEOUT_S = 3.0
+
+
+@asynccontextmanager
+async def service(settings: Settings) -> AsyncIterator[Server]:
+    """The service, wired; its background tasks run while this is entered."""
+    database = Database(settings.database_url, connections=settings.database_connections)
+    redis = Redis.from_url(settings.redis_url, socket_connect_timeout=REDIS_TIMEOUT_S)
+    channel = connect(settings.functions_address)
+    records = Records(database, lost_backoff_s=settings.lost_backoff_s)
+    book, queue = OfferBook(database), Queue(redis)
+    waiters = Waiters(records, redis)
+    leases = Leases(
+        database, records, waiters, lease_s=settings.lease_s, overtime_s=settings.overtime_s
+    )
+    feeder = Feeder(book, queue, queue_limit=settings.queue_limit)
+    recovery = Recovery(
+        book,
+        queue,
+        leases,
+        feeder,
+        interval_s=settings.recovery_interval_s,
+        grace_s=settings.offer_grace_s,
+    )
+    logs = Logs(database, max_bytes=settings.max_log_bytes)
+    workers = Workers(database, lost_kept_s=settings.lost_workers_kept_s)
+    desk = Desk(
+        records=records,
+        book=book,
+        logs=logs,
+        workers=workers,
+        leases=leases,
+        waiters=waiters,
+        feeder=feeder,
+    )
+    invocations = InvocationServicer(
+        acceptance=Acceptance(records, queue, feeder, FunctionRegistryServiceStub(channel)),
+        records=records,
+        logs=logs,
+        workers=workers,
+        waiters=waiters,
+        desk=desk,
+        max_payload_bytes=settings.max_payload_bytes,
+    )
+    server = Server(
+        settings.listen_address,
+        drain_timeout_s=settings.drain_timeout_s,
+        unavailable=(*UNAVAILABLE, RedisError),
+        on_drain=[waiters.close, desk.close],
+    )
+    server.add(invocation_service_pb2.DESCRIPTOR.services_by_name["InvocationService"], invocations)
+    server.add(
+        execution_service_pb2.DESCRIPTOR.services_by_name["ExecutionService"],
+        ExecutionServicer(desk),
+    )
+    await database.open()
+    loops = (Partitions(database), waiters, leases, feeder, recovery)
+    try:
+        async with running(*(loop.run() for loop in loops)):
+            yield server
+    finally:
+        await channel.close()
+        await redis.aclose()
+        await database.close()
+
+
+async def main() -> None:
+    """Serve until SIGTERM."""
+    settings = Settings()  # type: ignore[call-arg]  # from the environment
+    configure_logging(settings.log_level, settings.log_format, part="invocations")
+    async with service(settings) as server:
+        await server.run()
+
+
+if __name__ == "__main__":
+    uvloop.run(main())

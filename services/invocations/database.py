@@ -1,0 +1,86 @@
+"""PostgreSQL, by plain SQL on the driver: the paths here are hot (docs/performance.md)."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+import structlog
+from psycopg.rows import BaseRowFactory, dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+Parameters = Mapping[str, Any]
+
+UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
+"""What is raised when PostgreSQL does not answer."""
+
+log = structlog.get_logger()
+
+
+class Database:
+    """A pool of autocommitting connections; every state change is one statement."""
+
+    def __init__(self, url: str, *, connections: int, timeout_s: float = 3.0) -> None:
+        """Open at most `connections` to `url`; wait for one at most `timeout_s`."""
+        self._pool = AsyncConnectionPool(
+            url,
+            min_size=1,
+            max_size=connections,
+            timeout=timeout_s,
+            open=False,
+            kwargs={"autocommit": True},
+        )
+
+    async def open(self) -> None:
+        """Start connecting; does not fail where PostgreSQL is away."""
+        await self._pool.open(wait=False)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._pool.close()
+
+    async def fetch(
+        self,
+        query: str,
+        parameters: Parameters | None = None,
+        row_factory: BaseRowFactory[Any] = dict_row,
+    ) -> list[Any]:
+        """Run one statement and return its rows.
+
+        A statement whose connection broke is run once more on another, so it must
+        be one that may run twice: conditional on the state that it leaves, or
+        inserting a key that is known already.
+        """
+        try:
+            return await self._fetch_once(query, parameters, row_factory)
+        except UNAVAILABLE as error:
+            if isinstance(error, PoolTimeout):
+                raise
+            log.warning("a database connection broke; trying another", error=str(error))
+            # After a restart of PostgreSQL all idle connections are broken alike.
+            await self._pool.check()
+            return await self._fetch_once(query, parameters, row_factory)
+
+    async def execute(self, query: str, parameters: Parameters | None = None) -> int:
+        """Run one statement, under the same condition, and return how many rows it met."""
+        rows = await self.fetch(query + " RETURNING 1 AS met", parameters)
+        return len(rows)
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """A connection for what needs more than one statement."""
+        async with self._pool.connection() as connection:
+            yield connection
+
+    async def _fetch_once(
+        self,
+        query: str,
+        parameters: Parameters | None,
+        row_factory: BaseRowFactory[Any],
+    ) -> list[Any]:
+        async with (
+            self._pool.connection() as connection,
+            connection.cursor(row_factory=row_factory) as cursor,
+        ):
+            await cursor.execute(query.encode(), parameters)
+            return await cursor.fetchall() if cursor.description else []

@@ -1,0 +1,122 @@
+"""What functions printed, in chunks as workers send them."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from psycopg.types.json import Jsonb
+
+from faas.v1.invocation_pb2 import LogLine
+from services.invocations.database import Database
+
+# Only for an attempt that its sender holds; a chunk that comes again is kept once.
+_APPEND = """
+INSERT INTO invocation_logs (invocation_id, attempt, sequence, lines)
+SELECT new.* FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(sequences)s::int[],
+  %(lines)s::jsonb[]) AS new (id, attempt, sequence, lines)
+JOIN invocations AS held ON held.id = new.id AND held.attempt = new.attempt
+  AND held.worker_boot = %(boot)s
+ON CONFLICT DO NOTHING"""
+
+_READ = """
+SELECT attempt, sequence, lines FROM invocation_logs
+WHERE invocation_id = %(id)s AND (attempt, sequence) >= (%(attempt)s, %(sequence)s)
+ORDER BY attempt, sequence LIMIT %(limit)s"""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Chunks that are read at once; a chunk has a line at least.
+CHUNKS = 256
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Lines of one attempt, the `sequence`th part of them."""
+
+    invocation_id: UUID
+    attempt: int
+    sequence: int
+    lines: Sequence[LogLine]
+
+
+@dataclass(frozen=True, order=True)
+class Position:
+    """Where a page begins: a line within a chunk."""
+
+    attempt: int = 0
+    sequence: int = 0
+    line: int = 0
+
+
+class Logs:
+    """The rows of `invocation_logs`."""
+
+    def __init__(self, database: Database, *, max_bytes: int) -> None:
+        """Keep at most about `max_bytes` an attempt, whatever a worker sends."""
+        self._database = database
+        self._max_bytes = max_bytes
+        self._sizes: defaultdict[tuple[UUID, int], int] = defaultdict(int)
+
+    async def append(self, chunks: Iterable[Chunk], boot: UUID) -> None:
+        """Keep chunks that `boot` sent of what it runs; those of others are dropped."""
+        kept = [chunk for chunk in chunks if self._fits(chunk)]
+        if not kept:
+            return
+        parameters = {
+            "ids": [chunk.invocation_id for chunk in kept],
+            "attempts": [chunk.attempt for chunk in kept],
+            "sequences": [chunk.sequence for chunk in kept],
+            "lines": [Jsonb(_stored(chunk.lines)) for chunk in kept],
+            "boot": boot,
+        }
+        await self._database.fetch(_APPEND, parameters)
+
+    def forget(self, invocation_id: UUID, attempt: int) -> None:
+        """Stop counting what an attempt sends: it has ended."""
+        self._sizes.pop((invocation_id, attempt), None)
+
+    async def read(
+        self, invocation_id: UUID, start: Position, limit: int
+    ) -> tuple[list[LogLine], Position | None]:
+        """Up to `limit` lines from `start` on, and where the next page begins."""
+        lines: list[LogLine] = []
+        while True:
+            parameters = {
+                "id": invocation_id,
+                "attempt": start.attempt,
+                "sequence": start.sequence,
+                "limit": CHUNKS,
+            }
+            rows = await self._database.fetch(_READ, parameters)
+            for row in rows:
+                at = (row["attempt"], row["sequence"])
+                skip = start.line if at == (start.attempt, start.sequence) else 0
+                for number, stored in enumerate(row["lines"][skip:], start=skip):
+                    if len(lines) == limit:
+                        return lines, Position(*at, number)
+                    lines.append(_shown(row["attempt"], *stored))
+            if len(rows) < CHUNKS:
+                return lines, None
+            start = Position(rows[-1]["attempt"], rows[-1]["sequence"] + 1)
+
+    def _fits(self, chunk: Chunk) -> bool:
+        key = (chunk.invocation_id, chunk.attempt)
+        self._sizes[key] += sum(len(line.text) + 1 for line in chunk.lines)
+        # A worker caps at the same number; the margin is for how it counts.
+        return bool(chunk.lines) and self._sizes[key] <= 2 * self._max_bytes
+
+
+def _stored(lines: Sequence[LogLine]) -> list[list[int | str]]:
+    # PostgreSQL's jsonb cannot hold NUL, and a worker's word is not taken for it.
+    return [
+        [line.time.ToMicroseconds(), int(line.stream), line.text.replace("\x00", "\ufffd")]
+        for line in lines
+    ]
+
+
+def _shown(attempt: int, microseconds: int, stream: int, text: str) -> LogLine:
+    time = Timestamp()
+    time.FromDatetime(EPOCH + timedelta(microseconds=microseconds))
+    return LogLine(time=time, stream=stream, text=text, attempt=attempt)  # type: ignore[arg-type]

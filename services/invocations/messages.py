@@ -1,0 +1,156 @@
+"""Between the rows and the protos: one place for each noun."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from faas.json_values import NotJson, from_json
+from faas.v1.execution_pb2 import Directive, Report
+from faas.v1.invocation_pb2 import Invocation
+from services import ids
+from services.invocations.records import Ending, Record
+
+_SECONDS = ("duration_s", "queued_s", "startup_s", "run_s", "cpu_time_s")
+
+
+def to_proto(record: Record, *, listed: bool = False) -> Invocation:
+    """The record as the API shows it; `listed`: without payload and result."""
+    shown = Invocation(
+        id=ids.show(ids.INVOCATION, record.id),
+        function_id=ids.show(ids.FUNCTION, record.function_id),
+        function_name=record.function_name,
+        function_version=record.function_version,
+        status=Invocation.Status.Value(record.status.upper()),
+        attempt=record.attempt,
+        labels=record.labels,
+        runtime_image=record.runtime_image or "",
+        logs_truncated=record.logs_truncated,
+        created_at=_timestamp(record.created_at),
+        started_at=_timestamp(record.started_at),
+        completed_at=_timestamp(record.completed_at),
+    )
+    if record.worker_id is not None:
+        shown.worker_id = ids.show(ids.WORKER, record.worker_id)
+    if record.error is not None:
+        shown.error.CopyFrom(_error_to_proto(record.error))
+    if record.metrics is not None:
+        shown.metrics.CopyFrom(_metrics_to_proto(record.metrics))
+    if record.status == "pending":
+        shown.next_attempt_at.CopyFrom(_timestamp(record.due_at) or Timestamp())
+    if not listed:
+        shown.payload.CopyFrom(from_json(record.payload))
+        if record.result is not None:
+            shown.result.CopyFrom(from_json(record.result))
+    return shown
+
+
+def to_granted(record: Record) -> Directive.Granted:
+    """The record as the worker that may start it is told."""
+    return Directive.Granted(
+        invocation_id=ids.show(ids.INVOCATION, record.id),
+        grant_id=str(record.grant_id),
+        attempt=record.attempt,
+        function_id=ids.show(ids.FUNCTION, record.function_id),
+        function_version=record.function_version,
+        function_name=record.function_name,
+        payload=record.payload,
+        payload_type=record.payload_type,
+        timeout=_duration(record.timeout_ms / 1000),
+    )
+
+
+def to_ending(report: Report.Finished, *, max_result_bytes: int) -> Ending:
+    """A worker's verdict as the row keeps it.
+
+    Workers stand next to untrusted code: a result that the API could not show, or a
+    status that is no verdict, is BAD_OUTPUT, whatever the worker made of it.
+    """
+    status = Invocation.Status.Name(report.status).lower()
+    error = _error_from_proto(report.error) if report.HasField("error") else None
+    if report.status == Invocation.COMPLETED:
+        error = _refusal(report.result, max_result_bytes)
+        status = "completed" if error is None else "failed"
+    elif report.status not in (Invocation.FAILED, Invocation.TIMED_OUT):
+        status = "failed"
+        error = _error(Invocation.BAD_OUTPUT, "Its worker reported a status that is no verdict.")
+    completed = status == "completed"
+    return Ending(
+        status=status,
+        result=report.result if completed else None,
+        result_type=(report.result_type or "application/json") if completed else None,
+        error=error,
+        metrics=_metrics_from_proto(report.metrics),
+        runtime_image=_storable(report.runtime_image),
+        logs_truncated=report.logs_truncated,
+    )
+
+
+def _refusal(result: bytes, max_bytes: int) -> dict[str, Any] | None:
+    if len(result) > max_bytes:
+        text = f"The result is larger than the {max_bytes} bytes that are kept."
+        return _error(Invocation.OUTPUT_TOO_LARGE, text)
+    try:
+        from_json(result)
+    except NotJson as error:
+        return _error(Invocation.BAD_OUTPUT, f"The result is no JSON value: {error}.")
+    return None
+
+
+def _error(code: Invocation.ErrorCode.ValueType, message: str) -> dict[str, Any]:
+    return {"code": Invocation.ErrorCode.Name(code), "message": message}
+
+
+def _error_from_proto(error: Invocation.Error) -> dict[str, Any]:
+    return {
+        "code": Invocation.ErrorCode.Name(error.code),
+        "message": _storable(error.message),
+        "type": _storable(error.type),
+        "stack": _storable(error.stack),
+        "exit_code": error.exit_code,
+    }
+
+
+def _error_to_proto(error: dict[str, Any]) -> Invocation.Error:
+    return Invocation.Error(**{**error, "code": Invocation.ErrorCode.Value(error["code"])})
+
+
+def _metrics_from_proto(metrics: Invocation.Metrics) -> dict[str, Any]:
+    known: dict[str, Any] = {"start_kind": Invocation.StartKind.Name(metrics.start_kind)}
+    for name in ("startup", "run", "cpu_time"):
+        if metrics.HasField(name):
+            known[f"{name}_s"] = getattr(metrics, name).ToTimedelta().total_seconds()
+    if metrics.HasField("peak_memory_bytes"):
+        known["peak_memory_bytes"] = metrics.peak_memory_bytes
+    return known
+
+
+def _metrics_to_proto(metrics: dict[str, Any]) -> Invocation.Metrics:
+    shown = Invocation.Metrics(
+        start_kind=Invocation.StartKind.Value(metrics.get("start_kind", "START_KIND_UNSPECIFIED")),
+        peak_memory_bytes=metrics.get("peak_memory_bytes"),
+    )
+    for name in _SECONDS:
+        if (seconds := metrics.get(name)) is not None:
+            getattr(shown, name.removesuffix("_s")).CopyFrom(_duration(max(0.0, seconds)))
+    return shown
+
+
+def _storable(text: str) -> str:
+    # PostgreSQL's text and jsonb cannot hold NUL.
+    return text.replace("\x00", "\ufffd")
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromTimedelta(timedelta(seconds=seconds))
+    return duration
+
+
+def _timestamp(moment: datetime | None) -> Timestamp | None:
+    if moment is None:
+        return None
+    timestamp = Timestamp()
+    timestamp.FromDatetime(moment)
+    return timestamp

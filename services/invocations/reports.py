@@ -1,0 +1,246 @@
+"""What workers report on their streams, and what they are told.
+
+Each report that awaits an answer is answered after its statement is committed. When
+PostgreSQL does not answer, the stream ends: the worker comes back and says again
+whatever was not answered.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from uuid import UUID
+
+import structlog
+
+from faas.v1.execution_pb2 import Directive, Report
+from faas.v1.execution_service_pb2 import ReportExecutionsRequest, ReportExecutionsResponse
+from faas.v1.invocation_pb2 import Invocation
+from faas.v1.worker_pb2 import Worker
+from services import ids
+from services.errors import InvalidField
+from services.invocations.feeder import Feeder
+from services.invocations.leases import Leases
+from services.invocations.logs import Chunk, Logs
+from services.invocations.messages import to_ending, to_granted
+from services.invocations.offers import OfferBook
+from services.invocations.records import Records
+from services.invocations.waiters import Waiters
+from services.invocations.workers import Workers
+
+# A declined offer is due again after this, so that it does not spin.
+DECLINED_S = 1.0
+MAX_DIRECTIVES = 100
+MAX_RESULT_BYTES = 1024 * 1024
+
+Outcome = Directive.Recorded.Outcome.ValueType
+
+log = structlog.get_logger()
+
+
+class Desk:
+    """Where reports of all workers are dealt with: the collaborators of a session."""
+
+    def __init__(
+        self,
+        *,
+        records: Records,
+        book: OfferBook,
+        logs: Logs,
+        workers: Workers,
+        leases: Leases,
+        waiters: Waiters,
+        feeder: Feeder,
+    ) -> None:
+        """Deal with reports by these."""
+        self.records = records
+        self.book = book
+        self.logs = logs
+        self.workers = workers
+        self.leases = leases
+        self.waiters = waiters
+        self.feeder = feeder
+        self.sessions: dict[UUID, Session] = {}
+        """The sessions of this replica, by the worker's id."""
+
+    def tell(self, worker: UUID, directive: Directive) -> None:
+        """Give a directive to a worker, if its stream is at this replica."""
+        if worker in self.sessions:
+            self.sessions[worker].tell(directive)
+
+    def close(self) -> None:
+        """End all streams: the workers go to another replica, or come back."""
+        for session in self.sessions.values():
+            session.close()
+
+
+class Session:
+    """One worker's stream."""
+
+    def __init__(self, desk: Desk, hello: Report.Hello) -> None:
+        """Begin with what the worker said of itself. Raises InvalidField."""
+        worker = ids.parse(ids.WORKER, hello.worker.id)
+        if worker is None:
+            raise InvalidField.of("hello.worker.id", "must be 'worker-' and a UUID")
+        self.worker = worker
+        self.boot = _uuid("hello.worker.boot_id", hello.worker.boot_id)
+        self._desk = desk
+        self._outbox: asyncio.Queue[Directive | None] = asyncio.Queue()
+        self._missing: set[UUID] = set()
+
+    def tell(self, directive: Directive) -> None:
+        """Send a directive with the next message."""
+        self._outbox.put_nowait(directive)
+
+    def close(self) -> None:
+        """End the stream."""
+        self._outbox.put_nowait(None)
+
+    async def directives(self) -> AsyncIterator[ReportExecutionsResponse]:
+        """What the worker is to be told, as it comes, many in one message."""
+        while True:
+            batch = [await self._outbox.get()]
+            while not self._outbox.empty() and len(batch) < MAX_DIRECTIVES:
+                batch.append(self._outbox.get_nowait())
+            yield ReportExecutionsResponse(directives=filter(None, batch))
+            if None in batch:
+                return
+
+    async def listen(self, requests: AsyncIterator[ReportExecutionsRequest]) -> None:
+        """Deal with what the worker reports, until its stream ends."""
+        async with asyncio.TaskGroup() as group:
+            async for request in requests:
+                # Lines go first: a verdict must not overtake what was printed before it.
+                await self._keep_logs(request.reports)
+                for report in request.reports:
+                    group.create_task(self._deal_with(report))
+
+    async def beat(self, worker: Worker, held: Iterable[Report.Held]) -> None:
+        """Note that the boot lives and what it has; tell it what is no longer its own."""
+        ack = Directive.HeartbeatAck()
+        drain = await self._desk.workers.beat(self.worker, self.boot, worker)
+        if drain is None:
+            ack.boot_lost = True
+        else:
+            await self._compare(list(held), ack)
+            if drain != (worker.state != Worker.READY):
+                self.tell(
+                    Directive(drain=Directive.Drain())
+                    if drain
+                    else Directive(resume=Directive.Resume())
+                )
+        self.tell(Directive(heartbeat_ack=ack))
+
+    async def _compare(self, held: list[Report.Held], ack: Directive.HeartbeatAck) -> None:
+        recorded = set(await self._desk.records.held_by(self.boot))
+        claimed = {ids.parse(ids.INVOCATION, item.invocation_id): item for item in held}
+        ack.not_yours.extend(item for key, item in claimed.items() if key not in recorded)
+        # One heartbeat may have crossed a grant on its way; two have not.
+        missing = recorded - claimed.keys()
+        if gone := missing & self._missing:
+            reason = "Its worker does not know of it any more, and no start is left."
+            await self._desk.leases.lose(self.boot, list(gone), reason)
+            self._desk.feeder.wake()
+        self._missing = missing
+
+    async def _keep_logs(self, reports: Iterable[Report]) -> None:
+        chunks = []
+        for report in reports:
+            if report.HasField("logs"):
+                logs = report.logs
+                key = _invocation(logs.invocation_id)
+                chunks.append(Chunk(key, logs.attempt, logs.sequence, logs.lines))
+        if chunks:
+            await self._desk.logs.append(chunks, self.boot)
+
+    async def _deal_with(self, report: Report) -> None:
+        match report.WhichOneof("report"):
+            case "heartbeat":
+                await self.beat(report.heartbeat.worker, report.heartbeat.held)
+            case "start":
+                await self._grant(report.start)
+            case "finished":
+                await self._conclude(report.finished)
+            case "abandoned":
+                await self._take_back(report.abandoned)
+            case "decline":
+                await self._decline(report.decline)
+            case "goodbye":
+                await self._desk.workers.leave(self.boot)
+
+    async def _grant(self, start: Report.Start) -> None:
+        key = ids.parse(ids.INVOCATION, start.invocation_id)
+        grant = _uuid("start.grant_id", start.grant_id)
+        record = None
+        if key is not None:
+            record = await self._desk.records.grant(key, self.worker, self.boot, grant)
+        if record is not None:
+            self.tell(Directive(granted=to_granted(record)))
+            return
+        refused = Directive.Refused(
+            invocation_id=start.invocation_id,
+            grant_id=start.grant_id,
+            reason="It has ended, is not due, runs elsewhere, or was never accepted.",
+        )
+        self.tell(Directive(refused=refused))
+
+    async def _conclude(self, finished: Report.Finished) -> None:
+        key = _invocation(finished.invocation_id)
+        ending = to_ending(finished, max_result_bytes=MAX_RESULT_BYTES)
+        record = await self._desk.records.conclude(key, finished.attempt, self.boot, ending)
+        outcome: Outcome = Directive.Recorded.RECORDED
+        if record is None:
+            outcome = await self._explain(key, finished.attempt)
+        else:
+            self._desk.waiters.ended([record])
+        self._recorded(finished.invocation_id, finished.attempt, outcome)
+
+    async def _take_back(self, abandoned: Report.Abandoned) -> None:
+        key = _invocation(abandoned.invocation_id)
+        reason = abandoned.reason.replace("\x00", "\ufffd")
+        lost = await self._desk.leases.lose(
+            self.boot, [key], reason, abandoned.attempt, Invocation.PLATFORM_ERROR
+        )
+        outcome: Outcome = Directive.Recorded.RECORDED
+        if not lost:
+            outcome = await self._explain(key, abandoned.attempt)
+        self._recorded(abandoned.invocation_id, abandoned.attempt, outcome)
+
+    async def _decline(self, decline: Report.Decline) -> None:
+        key = _invocation(decline.invocation_id)
+        log.warning(
+            "a worker declined an offer",
+            invocation_id=decline.invocation_id,
+            worker_id=ids.show(ids.WORKER, self.worker),
+            reason=decline.reason,
+        )
+        await self._desk.book.decline([key], DECLINED_S)
+
+    async def _explain(self, key: UUID, attempt: int) -> Outcome:
+        """Why a verdict met no row: said already, or no longer this worker's to say."""
+        record = await self._desk.records.find(key)
+        if record is not None and record.ended and record.attempt == attempt:
+            # Its first report was committed and the answer lost; who waits here may not know.
+            self._desk.waiters.ended([record])
+            return Directive.Recorded.DUPLICATE
+        return Directive.Recorded.STALE
+
+    def _recorded(self, key: str, attempt: int, outcome: Outcome) -> None:
+        self._desk.logs.forget(_invocation(key), attempt)
+        if outcome != Directive.Recorded.RECORDED:
+            name = Directive.Recorded.Outcome.Name(outcome)
+            log.info("a verdict changed nothing", invocation_id=key, attempt=attempt, outcome=name)
+        answer = Directive.Recorded(invocation_id=key, attempt=attempt, outcome=outcome)
+        self.tell(Directive(recorded=answer))
+
+
+def _invocation(text: str) -> UUID:
+    key = ids.parse(ids.INVOCATION, text)
+    if key is None:
+        raise InvalidField.of("invocation_id", "must be 'inv-' and a UUID")
+    return key
+
+
+def _uuid(field: str, text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise InvalidField.of(field, "must be a UUID") from error

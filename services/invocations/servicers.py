@@ -1,0 +1,248 @@
+"""The RPCs of InvocationService and ExecutionService."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from uuid import UUID
+
+from faas.json_values import NotJson, to_json
+from faas.v1.execution_pb2 import Directive
+from faas.v1.execution_service_pb2 import ReportExecutionsRequest, ReportExecutionsResponse
+from faas.v1.invocation_pb2 import Invocation
+from faas.v1.invocation_service_pb2 import (
+    GetInvocationLogsRequest,
+    GetInvocationLogsResponse,
+    GetInvocationRequest,
+    InvokeRequest,
+    ListInvocationsRequest,
+    ListInvocationsResponse,
+    ListWorkersRequest,
+    ListWorkersResponse,
+)
+from faas.v1.worker_pb2 import DrainWorkerRequest, GetWorkerRequest, ResumeWorkerRequest, Worker
+from services import ids
+from services.errors import InvalidField, InvalidPayload, InvocationNotFound, TooLarge
+from services.invocations.acceptance import Acceptance
+from services.invocations.logs import Logs, Position
+from services.invocations.messages import to_proto
+from services.invocations.records import Record, Records
+from services.invocations.reports import Desk, Session
+from services.invocations.waiters import Waiters
+from services.invocations.workers import Workers
+from services.pages import make_token, page_size, read_token
+from services.server import Call
+
+MAX_WAIT_S = 900.0
+# What is kept of a caller's deadline for the answer itself.
+ANSWER_S = 1.0
+
+
+class InvocationServicer:
+    """faas.v1.InvocationService."""
+
+    def __init__(
+        self,
+        *,
+        acceptance: Acceptance,
+        records: Records,
+        logs: Logs,
+        workers: Workers,
+        waiters: Waiters,
+        desk: Desk,
+        max_payload_bytes: int,
+    ) -> None:
+        """Serve by these; refuse payloads larger than `max_payload_bytes`."""
+        self._acceptance = acceptance
+        self._records = records
+        self._logs = logs
+        self._workers = workers
+        self._waiters = waiters
+        self._desk = desk
+        self._max_payload_bytes = max_payload_bytes
+
+    async def Invoke(self, request: InvokeRequest, call: Call) -> Invocation:
+        """Accept; answer at once, or when it ends."""
+        payload = self._payload(request)
+        wait_s = _wait_s(request, call)
+        key = ids.new_uuid()
+        # Registered before it is offered: it may end before this call goes on.
+        async with self._waiters.waiter(key) as waiter:
+            record = await self._acceptance.accept(key, request, payload, call)
+            if wait_s > 0:
+                record = await waiter.wait(wait_s) or await self._find(key)
+        return to_proto(record)
+
+    async def GetInvocation(self, request: GetInvocationRequest, call: Call) -> Invocation:
+        """One record, now or when it has ended."""
+        key = _invocation(request.invocation_id)
+        wait_s = _wait_s(request, call)
+        async with self._waiters.waiter(key) as waiter:
+            record = await self._find(key)
+            if not record.ended and wait_s > 0:
+                record = await waiter.wait(wait_s) or await self._find(key)
+        return to_proto(record)
+
+    async def ListInvocations(
+        self, request: ListInvocationsRequest, call: Call
+    ) -> ListInvocationsResponse:
+        """Records, newest first."""
+        position = read_token(request, str)
+        before = None if position is None else UUID(position[0])
+        size = page_size(request.page_size)
+        page = await self._records.list_page(
+            limit=size + 1,
+            before=before,
+            function_id=await self._acceptance.function_id(request.function_id, call),
+            status=_status_filter(request),
+            created_after=_moment(request, "created_after"),
+            created_before=_moment(request, "created_before"),
+        )
+        response = ListInvocationsResponse()
+        response.invocations.extend(to_proto(record, listed=True) for record in page[:size])
+        if len(page) > size:
+            response.next_page_token = make_token(request, [str(page[size - 1].id)])
+        return response
+
+    async def GetInvocationLogs(
+        self, request: GetInvocationLogsRequest, _call: Call
+    ) -> GetInvocationLogsResponse:
+        """What the function printed."""
+        key = _invocation(request.invocation_id)
+        position = read_token(request, int, int, int)
+        await self._find(key)
+        size = page_size(request.page_size, default=1000, most=10_000)
+        lines, following = await self._logs.read(key, Position(*position or ()), size)
+        response = GetInvocationLogsResponse(lines=lines)
+        if following is not None:
+            parts = [following.attempt, following.sequence, following.line]
+            response.next_page_token = make_token(request, parts)
+        return response
+
+    async def ListWorkers(self, request: ListWorkersRequest, _call: Call) -> ListWorkersResponse:
+        """The workers."""
+        position = read_token(request, str)
+        size = page_size(request.page_size)
+        workers = [w for w in await self._workers.all() if not position or w.id > position[0]]
+        response = ListWorkersResponse(workers=workers[:size])
+        if len(workers) > size:
+            response.next_page_token = make_token(request, [workers[size - 1].id])
+        return response
+
+    async def GetWorker(self, request: GetWorkerRequest, _call: Call) -> Worker:
+        """One worker."""
+        return await self._workers.get(request.worker_id)
+
+    async def DrainWorker(self, request: DrainWorkerRequest, _call: Call) -> Worker:
+        """Let a worker take nothing new."""
+        return await self._set_drain(request.worker_id, True)
+
+    async def ResumeWorker(self, request: ResumeWorkerRequest, _call: Call) -> Worker:
+        """Let a worker take work again."""
+        return await self._set_drain(request.worker_id, False)
+
+    async def _set_drain(self, worker_id: str, drain: bool) -> Worker:
+        worker = await self._workers.set_drain(worker_id, drain)
+        directive = (
+            Directive(drain=Directive.Drain()) if drain else Directive(resume=Directive.Resume())
+        )
+        # At another replica it is told with the next heartbeat.
+        key = ids.parse(ids.WORKER, worker_id)
+        if key is not None:
+            self._desk.tell(key, directive)
+        return worker
+
+    async def _find(self, key: UUID) -> Record:
+        record = await self._records.find(key)
+        if record is None:
+            raise InvocationNotFound(f"There is no invocation {ids.show(ids.INVOCATION, key)}.")
+        return record
+
+    def _payload(self, request: InvokeRequest) -> bytes:
+        try:
+            payload = to_json(request.payload)
+        except NotJson as error:
+            raise InvalidPayload.of("payload", str(error)) from error
+        if len(payload) > self._max_payload_bytes:
+            raise TooLarge(
+                f"payload: is {len(payload)} bytes as JSON; at most"
+                f" {self._max_payload_bytes} are taken.",
+                metadata={"limit_bytes": str(self._max_payload_bytes)},
+            )
+        return payload
+
+
+class ExecutionServicer:
+    """faas.v1.ExecutionService."""
+
+    def __init__(self, desk: Desk) -> None:
+        """Deal with reports at `desk`."""
+        self._desk = desk
+
+    async def ReportExecutions(
+        self, requests: AsyncIterator[ReportExecutionsRequest], _call: Call
+    ) -> AsyncIterator[ReportExecutionsResponse]:
+        """One worker's stream, until it ends."""
+        first = await anext(requests, None)
+        if first is None:
+            return
+        if not first.reports or not first.reports[0].HasField("hello"):
+            raise InvalidField.of("reports[0]", "must be hello")
+        hello = first.reports[0].hello
+        session = Session(self._desk, hello)
+        await session.beat(hello.worker, ())
+        self._desk.sessions[session.worker] = session
+        listening = asyncio.create_task(
+            session.listen(_with_first(first, requests)), name=f"reports of {hello.worker.id}"
+        )
+        listening.add_done_callback(lambda _: session.close())
+        try:
+            async for response in session.directives():
+                yield response
+            if listening.done():
+                _raise_first(listening)
+        finally:
+            listening.cancel()
+            if self._desk.sessions.get(session.worker) is session:
+                del self._desk.sessions[session.worker]
+
+
+async def _with_first(
+    first: ReportExecutionsRequest, requests: AsyncIterator[ReportExecutionsRequest]
+) -> AsyncIterator[ReportExecutionsRequest]:
+    # What comes after hello in the first message counts too.
+    yield ReportExecutionsRequest(reports=first.reports[1:])
+    async for request in requests:
+        yield request
+
+
+def _raise_first(listening: "asyncio.Task[None]") -> None:
+    try:
+        listening.result()
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from group
+
+
+def _invocation(text: str) -> UUID:
+    key = ids.parse(ids.INVOCATION, text)
+    if key is None:  # the proto's rule lets through what only looks like a UUID
+        raise InvalidField.of("invocation_id", "must be 'inv-' and a lower-case UUID")
+    return key
+
+
+def _wait_s(request: InvokeRequest | GetInvocationRequest, call: Call) -> float:
+    asked = request.wait.ToTimedelta().total_seconds() if request.HasField("wait") else 0.0
+    left = call.time_left_s()
+    return min(asked, MAX_WAIT_S, asked if left is None else left - ANSWER_S)
+
+
+def _status_filter(request: ListInvocationsRequest) -> str | None:
+    if request.status == Invocation.STATUS_UNSPECIFIED:
+        return None
+    return Invocation.Status.Name(request.status).lower()
+
+
+def _moment(request: ListInvocationsRequest, field: str) -> datetime | None:
+    if not request.HasField(field):  # type: ignore[arg-type]
+        return None
+    moment: datetime = getattr(request, field).ToDatetime(tzinfo=UTC)
+    return moment
