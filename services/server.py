@@ -69,17 +69,20 @@ class Server:
         drain_timeout_s: float = 10.0,
         unavailable: Sequence[type[Exception]] = (),
         on_drain: Sequence[Callable[[], None]] = (),
+        reflect: Sequence[str] = (),
     ) -> None:
         """Listen at `address` (`host:port`, port 0 for any; or `unix:/path`).
 
         `unavailable` are exceptions that mean a dependency does not answer, such
         as the database driver's: they become UNAVAILABLE, not INTERNAL. `on_drain` are
         called when the end begins, to end what would outlast it: long waits, streams.
+        `reflect` are services that reflection shows beside those that are served here.
         """
         self._address = address
         self._drain_timeout_s = drain_timeout_s
         self._unavailable = tuple(unavailable)
         self._on_drain = tuple(on_drain)
+        self._reflect = tuple(reflect)
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -105,7 +108,7 @@ class Server:
 
     async def start(self) -> None:
         """Listen and say SERVING, for each service and for the whole."""
-        names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (*self._services, *self._reflect, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
         self.port = self._server.add_insecure_port(self._address)
         await self._server.start()
