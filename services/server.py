@@ -140,7 +140,7 @@ class Server:
 
     def _handler(
         self, method: descriptor.MethodDescriptor, behaviour: Callable[[Any, Call], Any]
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> "grpc.RpcMethodHandler[Any, Any]":
         request_class = message_factory.GetMessageClass(method.input_type)
         name = f"{method.containing_service.full_name}/{method.name}"
         streams_in, streams_out = method.client_streaming, method.server_streaming
