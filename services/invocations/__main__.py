@@ -97,7 +97,7 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
 
 async def main() -> None:
     """Serve until SIGTERM."""
-    settings = Settings()  # type: ignore[call-arg]  # from the environment
+    settings = Settings()
     configure_logging(settings.log_level, settings.log_format, part="invocations")
     async with service(settings) as server:
         await server.run()

@@ -7,6 +7,7 @@ whatever was not answered.
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from typing import TypeAlias
 from uuid import UUID
 
 import structlog
@@ -31,7 +32,7 @@ DECLINED_S = 1.0
 MAX_DIRECTIVES = 100
 MAX_RESULT_BYTES = 1024 * 1024
 
-Outcome = Directive.Recorded.Outcome.ValueType
+Outcome: TypeAlias = Directive.Recorded.Outcome.ValueType
 
 log = structlog.get_logger()
 

@@ -1,0 +1,225 @@
+"""The worker itself: slots, what runs in them, and when it takes more."""
+
+import asyncio
+import socket
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import structlog
+from google.protobuf.timestamp_pb2 import Timestamp
+from redis.asyncio import Redis
+
+from faas import __version__
+from faas.v1.execution_pb2 import Directive, Report
+from faas.v1.worker_pb2 import Worker
+from services.worker.code_cache import CodeCache
+from services.worker.execution import Execution
+from services.worker.intake import Intake, Offer
+from services.worker.link import Link
+from services.worker.runtime import Runtime
+
+if TYPE_CHECKING:
+    from faas.v1.execution_service_pb2_grpc import ExecutionServiceAsyncStub
+
+# How often a worker that may not take work looks whether it may now.
+LOOK_AGAIN_S = 0.5
+GOODBYE_S = 3.0
+
+log = structlog.get_logger()
+
+
+class Agent:
+    """One start of one worker."""
+
+    def __init__(
+        self,
+        *,
+        worker_id: str,
+        boot_id: str,
+        runtime: Runtime,
+        cache: CodeCache,
+        redis: "Redis",
+        executions: "ExecutionServiceAsyncStub",
+        concurrency: int,
+        heartbeat_interval_s: float,
+        heartbeat_fresh_s: float,
+    ) -> None:
+        """Run at most `concurrency` invocations at once in `runtime`."""
+        self._worker_id = worker_id
+        self._boot_id = boot_id
+        self._runtime = runtime
+        self._cache = cache
+        self._concurrency = concurrency
+        self._heartbeat_fresh_s = heartbeat_fresh_s
+        self._started_at = datetime.now(UTC)
+        self._running: dict[Execution, asyncio.Task[None]] = {}
+        self._draining = False
+        self._closing = False
+        self._changed = asyncio.Event()
+        self.boot_lost = asyncio.Event()
+        """Set when this boot was declared dead."""
+        self._link = Link(
+            executions,
+            describe=self.describe,
+            held=self._held,
+            on_directive=self._follow,
+            heartbeat_interval_s=heartbeat_interval_s,
+        )
+        self._intake = Intake(
+            redis,
+            worker_id=worker_id,
+            boot_id=boot_id,
+            may_take=self._may_take,
+            take=self._take,
+        )
+
+    @property
+    def worker_id(self) -> str:
+        """`worker-…`."""
+        return self._worker_id
+
+    async def run(self) -> None:
+        """Take work and run it until cancelled; then `close`."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._link.run(), name="status stream")
+            group.create_task(self._intake.run(), name="intake")
+            group.create_task(self._report_changes(), name="report changes")
+
+    async def drained(self, timeout_s: float) -> None:
+        """Take nothing new and wait until nothing runs, or so long."""
+        self._closing = True
+        self.set_draining(True)
+        if self._running:
+            await asyncio.wait(list(self._running.values()), timeout=timeout_s)
+
+    async def give_back(self) -> None:
+        """Kill what still runs and give it back, for others to start again."""
+        granted = [execution for execution in self._running if execution.attempt]
+        await self._kill(list(self._running))
+        reason = "Its worker shut down before it ended, and no start is left."
+        if granted:
+            waits = [asyncio.create_task(one.give_back(reason)) for one in granted]
+            await asyncio.wait(waits, timeout=GOODBYE_S)
+
+    async def goodbye(self) -> None:
+        """Leave: the last that is said."""
+        await self._link.goodbye(GOODBYE_S)
+
+    async def kill_all(self) -> None:
+        """Kill what runs and report nothing: it is no longer this worker's."""
+        await self._kill(list(self._running))
+
+    def describe(self) -> Worker:
+        """The worker as it is now."""
+        started = Timestamp()
+        started.FromDatetime(self._started_at)
+        images = self._runtime.images()
+        return Worker(
+            id=self._worker_id,
+            boot_id=self._boot_id,
+            host=socket.gethostname(),
+            state=self._state(),
+            runtimes=[Worker.Runtime(name=name, image=images[name]) for name in sorted(images)],
+            concurrency=self._concurrency,
+            running=len(self._running),
+            started_at=started,
+            version=__version__,
+        )
+
+    def executions(self) -> list[Execution]:
+        """What it has in hands, oldest first."""
+        return list(self._running)
+
+    def set_draining(self, draining: bool) -> None:
+        """Take nothing new, or take work again."""
+        if self._closing and not draining:
+            return
+        if draining != self._draining:
+            log.info("draining" if draining else "taking work again", worker_id=self._worker_id)
+        self._draining = draining
+        self._changed.set()
+
+    def _state(self) -> Worker.State.ValueType:
+        if not self._draining:
+            return Worker.READY
+        return Worker.DRAINING if self._running else Worker.DRAINED
+
+    def _held(self) -> list[Report.Held]:
+        return [
+            Report.Held(invocation_id=one.offer.invocation_id, attempt=one.attempt)
+            for one in self._running
+            if one.attempt
+        ]
+
+    async def _may_take(self) -> None:
+        """Wait until it is not draining, a slot is free, and its lease is sure."""
+        while not (
+            not self._draining
+            and len(self._running) < self._concurrency
+            and self._link.heartbeat_age_s() < self._heartbeat_fresh_s
+        ):
+            try:
+                async with asyncio.timeout(LOOK_AGAIN_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+            self._changed.clear()
+
+    def _take(self, offer: Offer) -> None:
+        execution = Execution(
+            offer, runtime=self._runtime, cache=self._cache, link=self._link, intake=self._intake
+        )
+        task = self._running[execution] = execution.begin()
+        task.add_done_callback(lambda done: self._ended(execution, done))
+
+    def _ended(self, execution: Execution, task: "asyncio.Task[None]") -> None:
+        self._running.pop(execution, None)
+        self._changed.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # A mistake of ours. The row stays running and the message in the list; the
+            # heartbeats, which name it no more, give it to somebody else.
+            log.error(
+                "an execution failed in the worker",
+                invocation_id=execution.offer.invocation_id,
+                exc_info=error,
+            )
+
+    def _follow(self, directive: Directive) -> None:
+        match directive.WhichOneof("directive"):
+            case "drain":
+                self.set_draining(True)
+            case "resume":
+                self.set_draining(False)
+            case "heartbeat_ack" if directive.heartbeat_ack.boot_lost:
+                log.error("this boot was declared dead", boot_id=self._boot_id)
+                self.boot_lost.set()
+            case "heartbeat_ack":
+                self._drop(list(directive.heartbeat_ack.not_yours))
+        self._changed.set()
+
+    def _drop(self, not_ours: list[Report.Held]) -> None:
+        named = {(held.invocation_id, held.attempt) for held in not_ours}
+        for execution in self._running:
+            if (execution.offer.invocation_id, execution.attempt) in named:
+                log.warning(
+                    "killing what is not ours any more",
+                    invocation_id=execution.offer.invocation_id,
+                    attempt=execution.attempt,
+                )
+                execution.drop()
+
+    async def _kill(self, executions: list[Execution]) -> None:
+        tasks = [self._running[one] for one in executions if one in self._running]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _report_changes(self) -> None:
+        """Let a change of state be known before the next heartbeat is due."""
+        known = self._state()
+        while True:
+            await asyncio.sleep(LOOK_AGAIN_S)
+            if (state := self._state()) != known:
+                known = state
+                self._link.beat()

@@ -1,0 +1,260 @@
+"""One invocation in a worker's hands, from the offer to the committed verdict."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from faas.v1.execution_pb2 import Directive, Report
+from faas.v1.invocation_pb2 import Invocation, LogLine
+from faas.v1.worker_pb2 import Execution as ExecutionMessage
+from services.errors import MeshError
+from services.worker.code_cache import CodeCache
+from services.worker.intake import Intake, Offer
+from services.worker.link import Link
+from services.worker.runtime import (
+    Assignment,
+    FunctionFailure,
+    FunctionSpec,
+    Line,
+    Runtime,
+    RuntimeUnavailable,
+    Stream,
+    Verdict,
+)
+
+# Lines wait so long for company, and a chunk is sent when it has so much text.
+FLUSH_S = 0.2
+CHUNK_CHARACTERS = 48 * 1024
+
+State = ExecutionMessage.State
+_STREAMS = {Stream.STDOUT: LogLine.STDOUT, Stream.STDERR: LogLine.STDERR}
+
+log = structlog.get_logger()
+
+
+class Declined(Exception):
+    """This worker cannot run the offer; the text says why. Nothing was started."""
+
+
+class Execution:
+    """An invocation from the offer on. `run` it in a task; cancel that to kill it."""
+
+    def __init__(
+        self, offer: Offer, *, runtime: Runtime, cache: CodeCache, link: Link, intake: Intake
+    ) -> None:
+        """Take `offer`; run it by these."""
+        self.offer = offer
+        self.attempt = 0
+        """0 before the grant."""
+        self._runtime = runtime
+        self._cache = cache
+        self._link = link
+        self._intake = intake
+        self._state = State.PREPARING
+        self._since = datetime.now(UTC)
+        self._lines = _LineBuffer(self._send_lines)
+        self._sequence = 0
+        self._task: asyncio.Task[None] | None = None
+        self._dropped = False
+
+    def begin(self) -> "asyncio.Task[None]":
+        """Do all of it, in a task. Cancelled: it is killed and nothing is reported."""
+        self._task = asyncio.create_task(self._run(), name=f"run {self.offer.invocation_id}")
+        return self._task
+
+    def drop(self) -> None:
+        """It is no longer this worker's: kill it, report nothing, let the message go.
+
+        A verdict that is on its way is let through: the record knows what to do with it.
+        """
+        if self._task is not None and self._state != State.REPORTING:
+            self._dropped = True
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        with structlog.contextvars.bound_contextvars(
+            invocation_id=self.offer.invocation_id, function_id=self.offer.function_id
+        ):
+            try:
+                await self._from_offer_to_verdict()
+            except Declined as error:
+                self._link.decline(self.offer.invocation_id, str(error))
+            except asyncio.CancelledError:
+                if not self._dropped or self._task is None:
+                    raise
+                self._task.uncancel()
+                self._link.forget(self.offer.invocation_id)
+            # The order matters: whatever was to be committed is, before the message goes.
+            await self._intake.acknowledge(self.offer)
+
+    def to_proto(self) -> ExecutionMessage:
+        """What operators see of it."""
+        since = Timestamp()
+        since.FromDatetime(self._since)
+        return ExecutionMessage(
+            invocation_id=self.offer.invocation_id,
+            function_id=self.offer.function_id,
+            function_version=self.offer.function_version,
+            attempt=self.attempt,
+            state=self._state,
+            since=since,
+        )
+
+    async def _from_offer_to_verdict(self) -> None:
+        spec = await self._spec(self.offer.function_id, self.offer.function_version)
+        # Builds are outside of the function's time, so they come before the grant.
+        failure = await self._prepared(spec)
+        self._enter(State.ASKING)
+        granted = await self._link.start(self.offer.invocation_id)
+        if granted is None:
+            log.info("the start was refused")
+            return
+        self.attempt = granted.attempt
+        self._enter(State.RUNNING)
+        try:
+            if (granted.function_id, granted.function_version) != (spec.function_id, spec.version):
+                # The message lied; the grant does not.
+                spec = await self._spec(granted.function_id, granted.function_version)
+                failure = await self._prepared(spec)
+            verdict = Verdict(failure=failure) if failure else await self._execute(granted, spec)
+        except (Declined, RuntimeUnavailable) as error:
+            await self.give_back(str(error))
+            return
+        self._lines.flush()
+        self._enter(State.REPORTING)
+        recorded = await self._link.finish(self._finished(verdict))
+        log.info(
+            "ended",
+            attempt=self.attempt,
+            code=Invocation.ErrorCode.Name(verdict.failure.code) if verdict.failure else "OK",
+            recorded=Directive.Recorded.Outcome.Name(recorded.outcome),
+        )
+
+    async def give_back(self, reason: str) -> None:
+        """Say that this worker cannot finish what it was granted."""
+        log.warning("gave an execution back", attempt=self.attempt, reason=reason)
+        self._lines.flush()
+        self._enter(State.REPORTING)
+        await self._link.abandon(
+            Report.Abandoned(
+                invocation_id=self.offer.invocation_id, attempt=self.attempt, reason=reason
+            )
+        )
+
+    async def _spec(self, function_id: str, version: int) -> FunctionSpec:
+        try:
+            return await self._cache.get(function_id, version)
+        except (MeshError, OSError) as error:
+            raise Declined(f"its code could not be fetched: {error}") from error
+
+    async def _prepared(self, spec: FunctionSpec) -> FunctionFailure | None:
+        if spec.runtime not in self._runtime.images():
+            raise Declined(f"this worker has no runtime {spec.runtime}")
+        try:
+            return await self._runtime.prepare(spec)
+        except RuntimeUnavailable as error:
+            raise Declined(str(error)) from error
+
+    async def _execute(self, granted: Directive.Granted, spec: FunctionSpec) -> Verdict:
+        assignment = Assignment(
+            invocation_id=granted.invocation_id,
+            attempt=granted.attempt,
+            spec=spec,
+            function_name=granted.function_name,
+            payload=granted.payload,
+            payload_type=granted.payload_type,
+            timeout_s=granted.timeout.ToTimedelta().total_seconds(),
+        )
+        return await self._runtime.execute(assignment, self._lines.add)
+
+    def _enter(self, state: State.ValueType) -> None:
+        self._state = state
+        self._since = datetime.now(UTC)
+
+    def _send_lines(self, lines: list[Line]) -> None:
+        logs = Report.Logs(
+            invocation_id=self.offer.invocation_id,
+            attempt=self.attempt,
+            sequence=self._sequence,
+            lines=map(_line_to_proto, lines),
+        )
+        self._sequence += 1
+        self._link.log_lines(logs)
+
+    def _finished(self, verdict: Verdict) -> Report.Finished:
+        report = Report.Finished(
+            invocation_id=self.offer.invocation_id,
+            attempt=self.attempt,
+            status=_status(verdict),
+            result=verdict.result,
+            result_type=verdict.result_type,
+            runtime_image=verdict.image,
+            logs_truncated=verdict.logs_truncated,
+            metrics=Invocation.Metrics(
+                startup=_duration(verdict.startup_s),
+                run=_duration(verdict.run_s),
+                cpu_time=None if verdict.cpu_time_s is None else _duration(verdict.cpu_time_s),
+                peak_memory_bytes=verdict.peak_memory_bytes,
+                start_kind=Invocation.COLD,
+            ),
+        )
+        if verdict.failure is not None:
+            failure = verdict.failure
+            report.error.CopyFrom(
+                Invocation.Error(
+                    code=failure.code,
+                    message=failure.message,
+                    type=failure.type,
+                    stack=failure.stack,
+                    exit_code=failure.exit_code,
+                )
+            )
+        return report
+
+
+class _LineBuffer:
+    """Lines on their way: sent in chunks, soon."""
+
+    def __init__(self, send: Callable[[list[Line]], None]) -> None:
+        self._send = send
+        self._lines: list[Line] = []
+        self._characters = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, line: Line) -> None:
+        self._lines.append(line)
+        self._characters += len(line.text)
+        if self._characters >= CHUNK_CHARACTERS:
+            self.flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
+
+    def flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._lines:
+            lines, self._lines, self._characters = self._lines, [], 0
+            self._send(lines)
+
+
+def _status(verdict: Verdict) -> Invocation.Status.ValueType:
+    if verdict.failure is None:
+        return Invocation.COMPLETED
+    return Invocation.TIMED_OUT if verdict.failure.code == Invocation.TIMEOUT else Invocation.FAILED
+
+
+def _line_to_proto(line: Line) -> LogLine:
+    time = Timestamp()
+    time.FromDatetime(line.time)
+    return LogLine(time=time, stream=_STREAMS[line.stream], text=line.text)
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromTimedelta(timedelta(seconds=seconds))
+    return duration

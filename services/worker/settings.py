@@ -1,0 +1,66 @@
+"""Settings of a worker."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from services.settings import ServerSettings, config
+
+
+class Settings(ServerSettings):
+    """`FAAS_WORKER_…`."""
+
+    model_config = config("worker")
+
+    redis_url: str = Field(description="Redis, as a `redis://` or `unix://` URL.")
+    functions_address: str = Field(description="Where FunctionService listens.")
+    invocations_address: str = Field(description="Where InvocationService listens.")
+    id: str = Field(
+        "",
+        description="Its id, `worker-` and a UUID. Empty: made once, kept in the state directory.",
+    )
+    runtime: Literal["process", "docker"] = Field(
+        "docker",
+        description="What functions run in: `docker`, or `process`, which isolates nothing"
+        " and is for development only.",
+    )
+    concurrency: int = Field(4, ge=1, description="Invocations that it runs at once.")
+    state_dir: Path = Field(
+        Path("/var/lib/faas/worker"),
+        description="Where it keeps its id and the code of the versions it has run.",
+    )
+    work_dir: Path = Field(
+        Path("/tmp/work"),  # noqa: S108 - named by the design; sandboxes' directories are 0700
+        description="Where sandboxes have their directories. The same path on the host and"
+        " in a worker that runs in a container.",
+    )
+    stack: str = Field(
+        "default",
+        description="The deployment it belongs to, as containers and directories are labelled.",
+    )
+    network: Literal["bridge", "none"] = Field(
+        "bridge", description="Network of the containers that functions run in."
+    )
+    heartbeat_interval_s: float = Field(5.0, gt=0, description="How often it says that it lives.")
+    heartbeat_fresh_s: float = Field(
+        10.0, gt=0, description="It takes work only while a heartbeat was answered so recently."
+    )
+    max_result_bytes: int = Field(1024 * 1024, ge=1, description="A result's size at the most.")
+    max_log_bytes: int = Field(
+        1024 * 1024, ge=0, description="What is kept of one execution's output at the most."
+    )
+    max_output_bytes: int = Field(
+        64 * 1024 * 1024,
+        ge=1,
+        description="A function that prints more than this is killed.",
+    )
+    max_unpacked_bytes: int = Field(
+        512 * 1024 * 1024, ge=1, description="Size of a function's unpacked code at the most."
+    )
+    drain_timeout_s: float = Field(
+        30.0,
+        ge=0,
+        description="How long, after SIGTERM, running invocations may take to end; then they"
+        " are given back.",
+    )
