@@ -9,7 +9,7 @@ from google.protobuf import descriptor_pb2
 from faas.v1 import function_service_pb2, invocation_service_pb2
 from services.gateway import assets
 from services.gateway.addresses import Address
-from services.gateway.replies import OTHER, REPLIES, UPSTREAM_FAILURES
+from services.gateway.replies import OTHER, UPSTREAM_FAILURES, replies
 from services.gateway.settings import EnvoySettings
 
 # What is routed from outside, and so transcoded and reflected.
@@ -19,6 +19,8 @@ PUBLIC_SERVICES = (
 )
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+
+HEADERS_LIMIT_KB = 32
 
 # A transcoded answer is held whole: 16 MiB of protobuf, in JSON's words.
 RESPONSE_LIMIT_BYTES = 64 * 1024 * 1024
@@ -62,7 +64,12 @@ def render(settings: EnvoySettings) -> str:
         services=PUBLIC_SERVICES,
         descriptors=_descriptors(),
         response_limit_bytes=RESPONSE_LIMIT_BYTES,
-        replies=REPLIES,
+        headers_limit_kb=HEADERS_LIMIT_KB,
+        replies=replies(
+            json_limit_bytes=settings.json_limit_bytes,
+            upload_limit_bytes=settings.upload_limit_bytes,
+            headers_limit_kb=HEADERS_LIMIT_KB,
+        ),
         other_reply=OTHER,
         upstream_failures=UPSTREAM_FAILURES,
     )

@@ -6,6 +6,7 @@ and over HTTP. `docs/reference/http.md` lists them.
 
 import base64
 from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -17,35 +18,79 @@ ERROR_DOMAIN = "faas-mesh"
 
 @dataclass(frozen=True)
 class Reply:
-    """Of one HTTP status: the code in the JSON body, gRPC's, and the reason."""
+    """Of one HTTP status: the code in the JSON body, gRPC's, the reason, what is said.
+
+    Without a `message` it is Envoy's own, which then tells what is wrong.
+    """
 
     status: int
     code: int
     reason: str
     grpc_code: int
+    message: str = ""
+
+    def to_json(self, message: str) -> dict[str, Any]:
+        """The body, as Envoy prints it too."""
+        info = {
+            "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+            "reason": self.reason,
+            "domain": ERROR_DOMAIN,
+            "metadata": {},
+        }
+        return {"code": self.code, "message": message, "details": [info]}
 
 
 def _reply(
-    status: int, code: int, reason: reasons.ErrorReason.ValueType, grpc_code: int | None = None
+    status: int,
+    code: int,
+    reason: reasons.ErrorReason.ValueType,
+    *,
+    grpc_code: int | None = None,
+    message: str = "",
 ) -> Reply:
     grpc_code = code if grpc_code is None else grpc_code
-    return Reply(status, code, reasons.ErrorReason.Name(reason), grpc_code)
+    return Reply(status, code, reasons.ErrorReason.Name(reason), grpc_code, message)
 
 
-REPLIES = (
-    _reply(400, code_pb2.INVALID_ARGUMENT, reasons.MALFORMED_REQUEST),
-    _reply(403, code_pb2.PERMISSION_DENIED, reasons.ORIGIN_NOT_ALLOWED),
-    # A gRPC client that names an unknown service expects UNIMPLEMENTED.
-    _reply(404, code_pb2.NOT_FOUND, reasons.UNKNOWN_PATH, code_pb2.UNIMPLEMENTED),
-    _reply(408, code_pb2.DEADLINE_EXCEEDED, reasons.TOO_SLOW),
-    _reply(413, code_pb2.RESOURCE_EXHAUSTED, reasons.TOO_LARGE),
-    _reply(415, code_pb2.INVALID_ARGUMENT, reasons.UNSUPPORTED_CONTENT_TYPE),
-    _reply(421, code_pb2.PERMISSION_DENIED, reasons.HOST_NOT_ALLOWED),
-    _reply(431, code_pb2.RESOURCE_EXHAUSTED, reasons.TOO_LARGE),
-    _reply(503, code_pb2.UNAVAILABLE, reasons.DEPENDENCY_UNAVAILABLE),
-    _reply(504, code_pb2.DEADLINE_EXCEEDED, reasons.TOO_SLOW),
+# A gRPC client that names an unknown service expects UNIMPLEMENTED.
+UNKNOWN_PATH = _reply(
+    404, code_pb2.NOT_FOUND, reasons.UNKNOWN_PATH, grpc_code=code_pb2.UNIMPLEMENTED
 )
 OTHER = _reply(500, code_pb2.INTERNAL, reasons.INTERNAL_ERROR)
+
+
+def replies(
+    *, json_limit_bytes: int, upload_limit_bytes: int, headers_limit_kb: int
+) -> tuple[Reply, ...]:
+    """Of every status that Envoy answers with by itself."""
+    return (
+        UNKNOWN_PATH,
+        _reply(400, code_pb2.INVALID_ARGUMENT, reasons.MALFORMED_REQUEST),
+        _reply(403, code_pb2.PERMISSION_DENIED, reasons.ORIGIN_NOT_ALLOWED),
+        _reply(
+            408,
+            code_pb2.DEADLINE_EXCEEDED,
+            reasons.TOO_SLOW,
+            message="The request did not arrive in time.",
+        ),
+        _reply(
+            413,
+            code_pb2.RESOURCE_EXHAUSTED,
+            reasons.TOO_LARGE,
+            message=f"A JSON body may be at most {json_limit_bytes} bytes. "
+            f"Code up to {upload_limit_bytes} bytes goes to /uploads.",
+        ),
+        _reply(415, code_pb2.INVALID_ARGUMENT, reasons.UNSUPPORTED_CONTENT_TYPE),
+        _reply(421, code_pb2.PERMISSION_DENIED, reasons.HOST_NOT_ALLOWED),
+        _reply(
+            431,
+            code_pb2.RESOURCE_EXHAUSTED,
+            reasons.TOO_LARGE,
+            message=f"The headers may be at most {headers_limit_kb} KiB and 100 together.",
+        ),
+        _reply(503, code_pb2.UNAVAILABLE, reasons.DEPENDENCY_UNAVAILABLE),
+        _reply(504, code_pb2.DEADLINE_EXCEEDED, reasons.TOO_SLOW),
+    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,64 @@
+"""The gateway's plain HTTP: `/health`, outside the transcoder so that it can say 503."""
+
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from services.gateway.addresses import Address
+from services.gateway.health import Health
+from services.gateway.replies import OTHER, UNKNOWN_PATH
+
+log = structlog.get_logger()
+
+
+def application(health: Health, openapi: bytes) -> web.Application:
+    """Answers `GET /health` and `GET /openapi.json`, everything else as JSON errors."""
+
+    async def get_health(_request: web.Request) -> web.Response:
+        report = await health.report()
+        return web.json_response(
+            report.to_json(),
+            status=200 if report.serving else 503,
+            headers={"Cache-Control": "no-store"},
+        )
+
+    async def get_openapi(_request: web.Request) -> web.Response:
+        return web.Response(
+            body=openapi,
+            content_type="application/json",
+            headers={"Cache-Control": "no-cache"},
+        )
+
+    application = web.Application(middlewares=[_json_errors])
+    application.router.add_get("/health", get_health)
+    application.router.add_get("/openapi.json", get_openapi)
+    return application
+
+
+async def serve(application: web.Application, address: Address) -> web.AppRunner:
+    """Start listening; `cleanup` of what comes back ends it."""
+    runner = web.AppRunner(application, access_log=None, handle_signals=False)
+    await runner.setup()
+    site: web.BaseSite
+    if address.path:
+        site = web.UnixSite(runner, address.path)
+    else:
+        site = web.TCPSite(runner, address.host, address.port)
+    await site.start()
+    log.info("listening", address=site.name)
+    return runner
+
+
+@web.middleware
+async def _json_errors(request: web.Request, handler: Any) -> web.StreamResponse:
+    try:
+        answer: web.StreamResponse = await handler(request)
+    except web.HTTPException as error:
+        # A path with a method that it does not take is no call that there is.
+        reply = UNKNOWN_PATH if error.status in (404, 405) else OTHER
+        return web.json_response(
+            reply.to_json(f"{request.method} {request.path}: there is no such call."),
+            status=reply.status,
+        )
+    return answer
