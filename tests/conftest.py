@@ -21,6 +21,7 @@ from redis.asyncio import Redis
 from services.migrations import migrate
 from services.supervisor.postgres import Postgres, unprivileged_user
 from services.supervisor.valkey import Valkey
+from tests.mesh import Mesh
 
 TEMPLATE = "template_faas"
 REDIS_DATABASES = 16
@@ -115,3 +116,12 @@ async def redis_url(valkey_server: Valkey) -> AsyncIterator[str]:
 
 def _url(server: Postgres, database: str) -> str:
     return server.url.replace("/faas?", f"/{database}?")
+
+
+@pytest.fixture
+async def mesh(database_url: str, redis_url: str) -> AsyncIterator[Mesh]:
+    """A mesh without any part started yet."""
+    directory = Path(tempfile.mkdtemp(prefix="faas-mesh-", dir="/tmp"))
+    async with Mesh(directory, database_url, redis_url) as mesh:
+        yield mesh
+    shutil.rmtree(directory, ignore_errors=True)
