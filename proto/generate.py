@@ -2,8 +2,8 @@
 
 * `faas/v1/`: Python stubs with types, imported as the protos' own path.
 * `faas/_vendor/buf/validate/`: the stub of protovalidate's options.
-* `services/gateway/descriptors.binpb`: what Envoy transcodes by, with the
-  comments that the OpenAPI document is made of.
+* `services/gateway/descriptors.binpb`: what Envoy transcodes by.
+* `services/gateway/openapi.json`: the OpenAPI document that the gateway serves.
 
 Run it by `make protos`. `--out DIR` writes below DIR instead, so that a test can
 prove what is checked in to be current.
@@ -43,6 +43,15 @@ def generate(out: Path) -> None:
         *ours,
     )
     _protoc(f"--python_out={vendor}", f"--mypy_out={vendor}", "buf/validate/validate.proto")
+    _openapi(descriptors)
+
+
+def _openapi(descriptors: Path) -> None:
+    # Only now: it reads options by the stubs that were just made.
+    sys.path.insert(0, str(ROOT))
+    from services.gateway.openapi import dump
+
+    descriptors.with_name("openapi.json").write_text(dump(descriptors.read_bytes()))
 
 
 def _protoc(*arguments: str) -> None:
