@@ -1,0 +1,166 @@
+"""Filters (AIP-160) and orders of ListFunctions, as SQL with bound values.
+
+The subset is in docs/reference/filters.md.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import lark
+from sqlalchemy import ColumnElement, and_, not_, or_
+
+from services.errors import InvalidFilter
+from services.functions.tables import FunctionRow, VersionRow
+
+_GRAMMAR = r"""
+?start: expression
+?expression: conjunction ("OR" conjunction)*          -> any_of
+?conjunction: term ("AND"? term)*                     -> all_of
+?term: ("NOT" | "-") simple                           -> negation
+     | simple
+?simple: "(" expression ")"
+       | restriction
+restriction: field COMPARATOR value
+field: NAME ("." (NAME | STRING))*
+value: STRING | WORD | NAME
+COMPARATOR: "<=" | ">=" | "!=" | "=" | "<" | ">" | ":"
+NAME: /(?!(?:AND|OR|NOT)\b)[A-Za-z_][A-Za-z0-9_-]*/
+WORD: /[0-9][A-Za-z0-9_.:+-]*/
+STRING: /"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'/
+%ignore /\s+/
+"""
+_PARSER = lark.Lark(_GRAMMAR, parser="lalr", maybe_placeholders=False)
+MAX_DEPTH = 32
+
+_COMPARE: dict[str, Callable[[Any, Any], ColumnElement[bool]]] = {
+    "=": lambda column, value: column == value,
+    "!=": lambda column, value: column != value,
+    "<": lambda column, value: column < value,
+    "<=": lambda column, value: column <= value,
+    ">": lambda column, value: column > value,
+    ">=": lambda column, value: column >= value,
+}
+_TEXTS: dict[str, Any] = {
+    "name": FunctionRow.name,
+    "description": FunctionRow.description,
+    "runtime": VersionRow.runtime,
+}
+_NUMBERS: dict[str, Any] = {"version": FunctionRow.version}
+_MOMENTS: dict[str, Any] = {
+    "created_at": FunctionRow.created_at,
+    "updated_at": FunctionRow.updated_at,
+}
+ORDERS: dict[str, Any] = {**_MOMENTS, "name": FunctionRow.name}
+
+
+def parse_filter(text: str) -> ColumnElement[bool] | None:
+    """The condition in `text`; None where it is empty. Raises InvalidFilter."""
+    if not text.strip():
+        return None
+    if max(text.count("("), text.count("-")) > MAX_DEPTH * 4:
+        raise InvalidFilter.of("filter", "is nested too deep")
+    try:
+        tree = _PARSER.parse(text)
+        condition: ColumnElement[bool] = _Compiler().transform(tree)
+    except lark.exceptions.VisitError as error:
+        if isinstance(error.orig_exc, InvalidFilter):
+            raise error.orig_exc from error
+        raise
+    except (lark.exceptions.LarkError, RecursionError) as error:
+        place = getattr(error, "column", None)
+        where = f" at character {place}" if isinstance(place, int) and place > 0 else ""
+        raise InvalidFilter.of("filter", f"does not parse{where}") from error
+    return condition
+
+
+def parse_order(text: str) -> tuple[str, bool]:
+    """The field to order by, and whether downwards. Raises InvalidFilter."""
+    if not text.strip():
+        return "created_at", True
+    field, *direction = text.split()
+    if field not in ORDERS or direction not in ([], ["desc"], ["asc"]):
+        fields = ", ".join(ORDERS)
+        raise InvalidFilter.of("order_by", f"must be one of {fields}, and perhaps ' desc'")
+    return field, direction == ["desc"]
+
+
+class _Compiler(lark.Transformer[lark.Token, Any]):
+    def any_of(self, terms: list[Any]) -> ColumnElement[bool]:
+        return or_(*terms)
+
+    def all_of(self, terms: list[Any]) -> ColumnElement[bool]:
+        return and_(*terms)
+
+    def negation(self, terms: list[Any]) -> ColumnElement[bool]:
+        return not_(terms[0])
+
+    def field(self, names: list[lark.Token]) -> list[str]:
+        return [_unquoted(name) for name in names]
+
+    def value(self, tokens: list[lark.Token]) -> str:
+        return _unquoted(tokens[0])
+
+    def restriction(self, parts: list[Any]) -> ColumnElement[bool]:
+        (name, *path), comparator, value = parts
+        if name == "labels" and len(path) == 1:
+            return _label(path[0], str(comparator), value)
+        if name not in {**_TEXTS, **_NUMBERS, **_MOMENTS} or path:
+            shown = ".".join((name, *path))
+            raise InvalidFilter.of("filter", f"there is no field {shown!r} to filter by")
+        if comparator == ":":
+            if name not in _TEXTS:
+                raise InvalidFilter.of("filter", f"':' (has) does not go with {name}")
+            condition: ColumnElement[bool] = _TEXTS[name].contains(value, autoescape=True)
+            return condition
+        return _COMPARE[comparator](*_typed(name, value))
+
+
+def _typed(name: str, value: str) -> tuple[Any, Any]:
+    """The column and the value in the column's type."""
+    try:
+        if name in _NUMBERS:
+            number = int(value)
+            if abs(number) >= 2**31:
+                raise ValueError(value)
+            return _NUMBERS[name], number
+        if name in _MOMENTS:
+            moment = datetime.fromisoformat(value)
+            if moment.tzinfo is None:
+                raise ValueError(value)
+            return _MOMENTS[name], moment
+    except ValueError as error:
+        kind = "an integer" if name in _NUMBERS else "a moment such as '2026-01-31T12:00:00Z'"
+        raise InvalidFilter.of("filter", f"{name} is compared with {kind}") from error
+    return _TEXTS[name], value
+
+
+def _label(key: str, comparator: str, value: str) -> ColumnElement[bool]:
+    label: Any = FunctionRow.labels[key].astext
+    if comparator == ":":
+        if value == "*":
+            has_key: ColumnElement[bool] = FunctionRow.labels.has_key(key)  # type: ignore[attr-defined]
+            return has_key
+        comparator = "="
+    if comparator == "!=":
+        # A function without the label is one whose label is not this.
+        differs: ColumnElement[bool] = label.is_distinct_from(value)
+        return differs
+    return _COMPARE[comparator](label, value)
+
+
+def _unquoted(token: lark.Token) -> str:
+    text = str(token)
+    if text[:1] not in "\"'":
+        return text
+    inner = text[1:-1]
+    result, escaped = "", False
+    for character in inner:
+        if character == "\\" and not escaped:
+            escaped = True
+            continue
+        result += character
+        escaped = False
+    if "\x00" in result:
+        raise InvalidFilter.of("filter", "cannot hold NUL")
+    return result

@@ -1,0 +1,54 @@
+"""Settings of FunctionService."""
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import NoDecode
+
+from services.settings import ServerSettings, config
+
+
+class Settings(ServerSettings):
+    """`FAAS_FUNCTIONS_…`."""
+
+    model_config = config("functions")
+
+    database_url: str = Field(description="PostgreSQL, as a libpq URL.")
+    database_connections: int = Field(
+        10, ge=1, description="Connections to PostgreSQL that one replica opens at the most."
+    )
+    storage_url: str = Field(
+        description="Where code is kept: `file:///directory` or `s3://bucket/prefix`."
+    )
+    s3_endpoint: str = Field(
+        "", description="S3 server, if it is not Amazon's: `https://host:port`."
+    )
+    s3_region: str = Field("us-east-1", description="Region of the bucket.")
+    s3_access_key_id: str = Field(
+        "", description="Access key. Empty: by the environment, as usual for S3 clients."
+    )
+    s3_secret_access_key: str = Field("", description="Secret of the access key.")
+    runtimes: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("python", "node", "go"),
+        description="Runtimes that this deployment has, separated by commas.",
+    )
+    max_upload_bytes: int = Field(
+        64 * 1024 * 1024, ge=1, description="Size of an uploaded archive at the most."
+    )
+    max_unpacked_bytes: int = Field(
+        512 * 1024 * 1024, ge=1, description="What an archive may unpack to at the most."
+    )
+    upload_lifetime_s: float = Field(
+        86_400.0, gt=0, description="How long an upload waits for a function to name it."
+    )
+    sweep_interval_s: float = Field(
+        600.0, gt=0, description="How often code that nothing names is looked for."
+    )
+    sweep_age_s: float = Field(
+        3600.0, ge=0, description="Code that nothing names is removed when it is so old."
+    )
+
+    @field_validator("runtimes", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(filter(None, value.split(","))) if isinstance(value, str) else value

@@ -1,0 +1,200 @@
+"""Where code is kept: a filesystem or S3, as objects under keys.
+
+Objects are written once, under a key that holds their checksum, and appear whole or
+not at all.
+"""
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
+
+CHUNK_BYTES = 256 * 1024
+
+
+class StorageUnavailable(Exception):
+    """The code storage does not answer."""
+
+
+class ObjectMissing(Exception):
+    """There is no object under that key."""
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One object of a listing."""
+
+    key: str
+    written_at: datetime
+
+
+class CodeStorage(Protocol):
+    """Objects under keys such as `functions/{function_id}/{sha256}/code`.
+
+    Every call raises StorageUnavailable where the storage does not answer.
+    """
+
+    async def put(self, key: str, file: Path) -> None:
+        """Keep a copy of `file`; on return it is durable."""
+
+    def get(self, key: str) -> AsyncIterator[bytes]:
+        """The object in chunks. Raises ObjectMissing."""
+
+    async def delete(self, key: str) -> None:
+        """Remove the object, if it is there."""
+
+    def list_all(self, prefix: str) -> AsyncIterator[StoredObject]:
+        """All objects whose key begins with the folder `prefix`."""
+
+
+def open_storage(
+    url: str, *, endpoint: str = "", region: str = "", key_id: str = "", secret: str = ""
+) -> CodeStorage:
+    """The storage at `url`: `file:///directory` or `s3://bucket/prefix`."""
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return FileStorage(Path(parts.path))
+    if parts.scheme == "s3":
+        given = {"aws_access_key_id": key_id, "aws_secret_access_key": secret, "endpoint": endpoint}
+        store = S3Store(
+            parts.netloc,
+            prefix=parts.path.strip("/") or None,
+            region=region,
+            client_options={"allow_http": endpoint.startswith("http://")},
+            **{name: value for name, value in given.items() if value},  # type: ignore[arg-type]
+        )
+        return S3Storage(store)
+    raise ValueError(f"{url}: code storage is file:///directory or s3://bucket/prefix")
+
+
+class FileStorage:
+    """Objects as files below a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        """Keep them below `directory`."""
+        self._directory = directory
+
+    async def put(self, key: str, file: Path) -> None:
+        """See CodeStorage."""
+        try:
+            await asyncio.to_thread(self._put, key, file)
+        except OSError as error:
+            raise StorageUnavailable(str(error)) from error
+
+    async def get(self, key: str) -> AsyncIterator[bytes]:
+        """See CodeStorage."""
+        try:
+            file = await asyncio.to_thread((self._directory / key).open, "rb")
+        except FileNotFoundError as error:
+            raise ObjectMissing(key) from error
+        except OSError as error:
+            raise StorageUnavailable(str(error)) from error
+        with file:
+            while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+                yield chunk
+
+    async def delete(self, key: str) -> None:
+        """See CodeStorage."""
+        try:
+            await asyncio.to_thread(self._delete, key)
+        except OSError as error:
+            raise StorageUnavailable(str(error)) from error
+
+    async def list_all(self, prefix: str) -> AsyncIterator[StoredObject]:
+        """See CodeStorage."""
+        for stored in await asyncio.to_thread(lambda: list(self._walk(prefix))):
+            yield stored
+
+    def _put(self, key: str, file: Path) -> None:
+        target = self._directory / key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".writing-")
+        try:
+            with os.fdopen(descriptor, "wb") as output, file.open("rb") as source:
+                shutil.copyfileobj(source, output)
+                output.flush()
+                os.fsync(output.fileno())
+            Path(name).replace(target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        _sync_directory(target.parent)
+
+    def _delete(self, key: str) -> None:
+        target = self._directory / key
+        target.unlink(missing_ok=True)
+        for parent in target.parents:
+            if parent == self._directory or not parent.is_dir() or any(parent.iterdir()):
+                return
+            parent.rmdir()
+
+    def _walk(self, prefix: str) -> Iterator[StoredObject]:
+        for path in (self._directory / prefix).rglob("*"):
+            try:
+                if path.is_file():
+                    written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+                    yield StoredObject(str(path.relative_to(self._directory)), written)
+            except FileNotFoundError:
+                continue  # removed while we looked
+
+
+class S3Storage:
+    """Objects in an S3 bucket."""
+
+    def __init__(self, store: S3Store) -> None:
+        """Keep them in `store`."""
+        self._store = store
+
+    async def put(self, key: str, file: Path) -> None:
+        """See CodeStorage."""
+        try:
+            await obstore.put_async(self._store, key, file)
+        except BaseError as error:
+            raise StorageUnavailable(str(error)) from error
+
+    async def get(self, key: str) -> AsyncIterator[bytes]:
+        """See CodeStorage."""
+        try:
+            result = await obstore.get_async(self._store, key)
+            async for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
+                yield bytes(chunk)
+        except FileNotFoundError as error:
+            raise ObjectMissing(key) from error
+        except BaseError as error:
+            raise StorageUnavailable(str(error)) from error
+
+    async def delete(self, key: str) -> None:
+        """See CodeStorage."""
+        try:
+            await obstore.delete_async(self._store, key)
+        except FileNotFoundError:
+            return
+        except BaseError as error:
+            raise StorageUnavailable(str(error)) from error
+
+    async def list_all(self, prefix: str) -> AsyncIterator[StoredObject]:
+        """See CodeStorage."""
+        try:
+            async for batch in obstore.list(self._store, prefix):
+                for found in batch:
+                    yield StoredObject(found["path"], found["last_modified"])
+        except BaseError as error:
+            raise StorageUnavailable(str(error)) from error
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
