@@ -5,7 +5,8 @@ same rules. Nothing is believed that an archive says of itself: sizes are counte
 while reading, and every path is one that stays inside.
 """
 
-import shutil
+import errno
+import gzip
 import stat
 import tarfile
 import zipfile
@@ -22,12 +23,21 @@ from services.errors import InvalidArchive
 _CHUNK = 64 * 1024
 _ZIP_MAGIC = b"PK\x03\x04"
 _GZIP_MAGIC = b"\x1f\x8b"
+_CENTRAL_RECORD = b"PK\x01\x02"
+_TAR_EXTENSIONS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+_EXTENSION_BYTES = 64 * 1024
 _BROKEN = (
     zipfile.BadZipFile,
     tarfile.TarError,
+    gzip.BadGzipFile,
     zlib.error,
     EOFError,
-    OSError,
     RuntimeError,
     NotImplementedError,
     UnicodeError,
@@ -46,9 +56,9 @@ class Limits:
 @dataclass(frozen=True)
 class _Entry:
     path: PurePosixPath
-    directory: bool
-    executable: bool
-    content: IO[bytes] | None
+    directory: bool = False
+    executable: bool = False
+    content: IO[bytes] | None = None
 
 
 def detect_format(first_bytes: bytes, field: str = "archive") -> CodeFormat.ValueType:
@@ -95,10 +105,26 @@ def extract(
             target.chmod(0o755 if entry.executable else 0o644)
 
 
-def copy_text(text: Path, target: Path) -> None:
-    """Put code that was one file's text where it is run."""
-    shutil.copyfile(text, target)
-    target.chmod(0o644)
+def read_file(
+    file: Path,
+    code_format: CodeFormat.ValueType,
+    name: str,
+    limits: Limits,
+    *,
+    most_bytes: int,
+    field: str = "archive",
+) -> bytes | None:
+    """The first `most_bytes` of one file; None where there is none of that name."""
+    with _named(field):
+        for entry, content in _walk(file, code_format, limits):
+            wanted = not entry.directory and str(entry.path) == name
+            found = b""
+            for chunk in content:
+                if wanted and len(found) < most_bytes:
+                    found += chunk
+            if wanted:
+                return found[:most_bytes]
+    return None
 
 
 @contextmanager
@@ -108,7 +134,12 @@ def _named(field: str) -> Iterator[None]:
     except _Refused as error:
         raise InvalidArchive.of(field, str(error)) from error
     except _BROKEN as error:
-        raise InvalidArchive.of(field, f"cannot be read: {error}") from error
+        raise InvalidArchive.of(field, f"cannot be read: {_shown(str(error))}") from error
+    except OSError as error:
+        # An offset that leads before the file's start; all else is this machine's trouble.
+        if error.errno != errno.EINVAL:
+            raise
+        raise InvalidArchive.of(field, "cannot be read: an offset is wrong") from error
 
 
 class _Refused(Exception):
@@ -119,8 +150,9 @@ def _walk(
     file: Path, code_format: CodeFormat.ValueType, limits: Limits
 ) -> Iterator[tuple[_Entry, Iterator[bytes]]]:
     is_zip = code_format == CodeFormat.CODE_FORMAT_ZIP
-    entries = _zip_entries(file) if is_zip else _tar_entries(file)
-    seen: set[PurePosixPath] = set()
+    entries = _zip_entries(file, limits) if is_zip else _tar_entries(file)
+    files: set[PurePosixPath] = set()
+    directories: set[PurePosixPath] = set()
     left = limits.unpacked_bytes
 
     def counted(entry: _Entry) -> Iterator[bytes]:
@@ -134,61 +166,86 @@ def _walk(
     for number, entry in enumerate(entries, start=1):
         if number > limits.entries:
             raise _Refused(f"has more than {limits.entries} entries")
-        if entry.path in seen and not entry.directory:
-            raise _Refused(f"has {entry.path} twice")
-        seen.add(entry.path)
+        above = set(entry.path.parents) | ({entry.path} if entry.directory else set())
+        taken = entry.path in files or (not entry.directory and entry.path in directories)
+        if taken or not above.isdisjoint(files):
+            raise _Refused(f"has {_shown(str(entry.path))} twice")
+        directories |= above
+        if not entry.directory:
+            files.add(entry.path)
         yield entry, counted(entry)
 
 
-def _zip_entries(file: Path) -> Iterator[_Entry]:
+def _zip_entries(file: Path, limits: Limits) -> Iterator[_Entry]:
+    # Opening reads the whole directory into memory, so its size is looked at before.
+    # Archives inside the archive count too, hence the allowance.
+    if _occurrences(file, _CENTRAL_RECORD) > limits.entries * 5:
+        raise _Refused(f"has more than {limits.entries} entries")
     with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
             path = _safe(info.filename)
             if info.flag_bits & 0x1:
-                raise _Refused(f"has {path} encrypted")
+                raise _Refused(f"has {_shown(info.filename)} encrypted")
             mode = info.external_attr >> 16
             if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise _Refused(f"has {path}, which is neither a file nor a folder")
+                raise _Refused(f"has {_shown(info.filename)}, neither a file nor a folder")
             if info.is_dir():
-                yield _Entry(path, True, False, None)
+                yield _Entry(path, directory=True)
             else:
                 with archive.open(info) as content:
-                    yield _Entry(path, False, bool(mode & 0o111), content)
+                    yield _Entry(path, executable=bool(mode & 0o111), content=content)
+
+
+class _Member(tarfile.TarInfo):
+    """A header of a tar; tarfile would read an extension of any size into memory."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _TAR_EXTENSIONS and self.size > _EXTENSION_BYTES:
+            raise _Refused("has an extended header that is too large")
+        member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return member
 
 
 def _tar_entries(file: Path) -> Iterator[_Entry]:
     # As a stream: nothing is read twice, and no index is believed.
-    with tarfile.open(file, mode="r|gz") as archive:
+    with tarfile.open(file, mode="r|gz", tarinfo=_Member) as archive:
         for info in archive:
-            if info.name in (".", "./"):
+            if info.isdir() and info.name in (".", "./"):
                 continue
             path = _safe(info.name)
             if info.isdir():
-                yield _Entry(path, True, False, None)
+                yield _Entry(path, directory=True)
             elif info.isreg():
-                yield _Entry(path, False, bool(info.mode & 0o111), archive.extractfile(info))
+                content = archive.extractfile(info)
+                yield _Entry(path, executable=bool(info.mode & 0o111), content=content)
             else:
-                raise _Refused(f"has {path}, which is neither a file nor a folder")
+                raise _Refused(f"has {_shown(info.name)}, neither a file nor a folder")
 
 
 def _safe(name: str) -> PurePosixPath:
     """The path of an entry. Raises _Refused where it could lead outside."""
     path = PurePosixPath(name)
-    shown = ascii(name)[:200]
     if path.is_absolute() or ".." in path.parts or "\\" in name or name[1:2] == ":":
-        raise _Refused(f"has a path that leaves it: {shown}")
-    if not path.parts or any(ord(character) < 32 for character in name) or len(name) > 1024:
-        raise _Refused(f"has an unusable path: {shown}")
+        raise _Refused(f"has a path that leads out of it: {_shown(name)}")
+    try:
+        longest = max((len(part.encode()) for part in path.parts), default=0)
+    except UnicodeEncodeError:
+        longest = 0  # not UTF-8
+    if not 0 < longest <= 255 or len(name) > 1024 or min(name) < " ":
+        raise _Refused(f"has an unusable path: {_shown(name)}")
     return path
 
 
-def read_file(
-    file: Path, code_format: CodeFormat.ValueType, name: str, limits: Limits, field: str = "archive"
-) -> bytes | None:
-    """The content of one file of the archive; None where it has none so named."""
-    with _named(field):
-        for entry, content in _walk(file, code_format, limits):
-            chunks = b"".join(content)
-            if not entry.directory and str(entry.path) == name:
-                return chunks
-    return None
+def _occurrences(file: Path, what: bytes) -> int:
+    count, tail = 0, b""
+    with file.open("rb") as content:
+        while chunk := content.read(_CHUNK):
+            text = tail + chunk
+            count += text.count(what)
+            tail = text[-(len(what) - 1) :]
+    return count
+
+
+def _shown(text: str) -> str:
+    """Text of an archive as it may stand in a message."""
+    return ascii(text)[1:-1][:200]

@@ -3,35 +3,39 @@
 The subset is in docs/reference/filters.md.
 """
 
+import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 import lark
-from sqlalchemy import ColumnElement, and_, not_, or_
+from sqlalchemy import ColumnElement, and_, func, not_, or_
 
 from services.errors import InvalidFilter
 from services.functions.tables import FunctionRow, VersionRow
 
+# OR binds tighter than AND, as AIP-160 has it; no operator at all is AND.
 _GRAMMAR = r"""
-?start: expression
-?expression: conjunction ("OR" conjunction)*          -> any_of
-?conjunction: term ("AND"? term)*                     -> all_of
+?start: conjunction
+?conjunction: disjunction ("AND"? disjunction)*       -> all_of
+?disjunction: term ("OR" term)*                       -> any_of
 ?term: ("NOT" | "-") simple                           -> negation
      | simple
-?simple: "(" expression ")"
+?simple: "(" conjunction ")"
        | restriction
 restriction: field COMPARATOR value
-field: NAME ("." (NAME | STRING))*
-value: STRING | WORD | NAME
+field: NAME ("." (NAME | WORD | STRING))*
+value: STRING | WORD | NAME | STAR
 COMPARATOR: "<=" | ">=" | "!=" | "=" | "<" | ">" | ":"
 NAME: /(?!(?:AND|OR|NOT)\b)[A-Za-z_][A-Za-z0-9_-]*/
-WORD: /[0-9][A-Za-z0-9_.:+-]*/
+WORD: /-?[0-9][A-Za-z0-9_.:+-]*/
 STRING: /"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'/
+STAR: "*"
 %ignore /\s+/
 """
 _PARSER = lark.Lark(_GRAMMAR, parser="lalr", maybe_placeholders=False)
-MAX_DEPTH = 32
+_STRINGS = re.compile(r"""("|')(?:(?!\1)[^\\]|\\.)*\1""")
+MAX_PARENTHESES = 32
 
 _COMPARE: dict[str, Callable[[Any, Any], ColumnElement[bool]]] = {
     "=": lambda column, value: column == value,
@@ -58,8 +62,8 @@ def parse_filter(text: str) -> ColumnElement[bool] | None:
     """The condition in `text`; None where it is empty. Raises InvalidFilter."""
     if not text.strip():
         return None
-    if max(text.count("("), text.count("-")) > MAX_DEPTH * 4:
-        raise InvalidFilter.of("filter", "is nested too deep")
+    if _STRINGS.sub("", text).count("(") > MAX_PARENTHESES:
+        raise InvalidFilter.of("filter", f"has more than {MAX_PARENTHESES} parentheses")
     try:
         tree = _PARSER.parse(text)
         condition: ColumnElement[bool] = _Compiler().transform(tree)
@@ -67,10 +71,11 @@ def parse_filter(text: str) -> ColumnElement[bool] | None:
         if isinstance(error.orig_exc, InvalidFilter):
             raise error.orig_exc from error
         raise
-    except (lark.exceptions.LarkError, RecursionError) as error:
-        place = getattr(error, "column", None)
-        where = f" at character {place}" if isinstance(place, int) and place > 0 else ""
-        raise InvalidFilter.of("filter", f"does not parse{where}") from error
+    except lark.exceptions.UnexpectedInput as error:
+        # lark counts from 1, and knows no place for an end that came too early.
+        ended = isinstance(error, lark.UnexpectedToken) and error.token.type == "$END"
+        where = "its end" if ended else f"character {(error.pos_in_stream or 0) + 1}"
+        raise InvalidFilter.of("filter", f"does not parse at {where}") from error
     return condition
 
 
@@ -136,17 +141,18 @@ def _typed(name: str, value: str) -> tuple[Any, Any]:
 
 
 def _label(key: str, comparator: str, value: str) -> ColumnElement[bool]:
-    label: Any = FunctionRow.labels[key].astext
-    if comparator == ":":
-        if value == "*":
-            has_key: ColumnElement[bool] = FunctionRow.labels.has_key(key)  # type: ignore[attr-defined]
-            return has_key
-        comparator = "="
+    """A condition that is never null: NOT must find functions without the label."""
+    labels: Any = FunctionRow.labels
+    same: ColumnElement[bool] = labels.contains({key: value})
+    if comparator == ":" and value == "*":
+        present: ColumnElement[bool] = labels.has_key(key)
+        return present
+    if comparator in ("=", ":"):
+        return same
     if comparator == "!=":
-        # A function without the label is one whose label is not this.
-        differs: ColumnElement[bool] = label.is_distinct_from(value)
-        return differs
-    return _COMPARE[comparator](label, value)
+        return not_(same)
+    compared: ColumnElement[bool] = _COMPARE[comparator](labels[key].astext, value)
+    return func.coalesce(compared, False)
 
 
 def _unquoted(token: lark.Token) -> str:

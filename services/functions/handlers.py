@@ -8,7 +8,13 @@ The source decides once, when the function is created: a top-level `handler` (in
 import ast
 import re
 
-MAIN_FILES = {"python": ("main.py",), "node": ("main.js", "main.mjs", "main.cjs"), "go": ("main.go",)}
+MAIN_FILES = {
+    "python": ("main.py",),
+    "node": ("main.js", "main.mjs", "main.cjs"),
+    "go": ("main.go",),
+}
+# What is longer is not parsed: its text decides.
+MAX_SOURCE_BYTES = 1024 * 1024
 
 _NODE = re.compile(
     r"""^\s*(?:module\.)?exports\.handler\s*=
@@ -21,7 +27,10 @@ _GO = re.compile(r"^func\s+Handler\s*\(", re.MULTILINE)
 
 
 def module_files(runtime: str, handler: str) -> tuple[str, ...]:
-    """The files of which one must be there for this handler; empty: any will do."""
+    """The files of which one must be there for this handler.
+
+    Empty: this runtime is not one of ours, and its image knows what it wants.
+    """
     module = handler.partition(".")[0]
     mains = MAIN_FILES.get(runtime, ())
     if runtime == "go":
@@ -34,12 +43,17 @@ def detect(runtime: str, source: bytes) -> str:
     text = source.decode(errors="replace")
     if runtime == "go":
         return "main.Handler" if _GO.search(text) else "main"
-    found = _NODE.search(text) if runtime == "node" else _python_has_handler(text)
-    return "main.handler" if found else "main"
+    if runtime == "node":
+        return "main.handler" if _NODE.search(text) else "main"
+    if runtime == "python" and _python_has_handler(text):
+        return "main.handler"
+    return "main"
 
 
 def _python_has_handler(text: str) -> bool:
     try:
+        if len(text) > MAX_SOURCE_BYTES:
+            raise ValueError
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         # It will say so itself when it is invoked; as what, its text decides.

@@ -5,12 +5,13 @@ not at all.
 """
 
 import asyncio
+import contextlib
 import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -20,6 +21,10 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 CHUNK_BYTES = 256 * 1024
+WRITING = ".writing-"
+"""What begins so is not complete yet, or never will be."""
+# Then S3 does not answer, and the caller is told.
+S3_PATIENCE = timedelta(seconds=10)
 
 
 class StorageUnavailable(Exception):
@@ -53,6 +58,9 @@ class CodeStorage(Protocol):
     async def delete(self, key: str) -> None:
         """Remove the object, if it is there."""
 
+    async def find(self, key: str) -> StoredObject | None:
+        """The object of this key, without its content; None where there is none."""
+
     def list_all(self, prefix: str) -> AsyncIterator[StoredObject]:
         """All objects whose key begins with the folder `prefix`."""
 
@@ -70,7 +78,11 @@ def open_storage(
             parts.netloc,
             prefix=parts.path.strip("/") or None,
             region=region,
-            client_options={"allow_http": endpoint.startswith("http://")},
+            client_options={
+                "allow_http": endpoint.startswith("http://"),
+                "connect_timeout": timedelta(seconds=3),
+            },
+            retry_config={"max_retries": 3, "retry_timeout": S3_PATIENCE},
             **{name: value for name, value in given.items() if value},  # type: ignore[arg-type]
         )
         return S3Storage(store)
@@ -110,6 +122,15 @@ class FileStorage:
         except OSError as error:
             raise StorageUnavailable(str(error)) from error
 
+    async def find(self, key: str) -> StoredObject | None:
+        """See CodeStorage."""
+        try:
+            return await asyncio.to_thread(self._stat, self._directory / key)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StorageUnavailable(str(error)) from error
+
     async def list_all(self, prefix: str) -> AsyncIterator[StoredObject]:
         """See CodeStorage."""
         for stored in await asyncio.to_thread(lambda: list(self._walk(prefix))):
@@ -117,8 +138,7 @@ class FileStorage:
 
     def _put(self, key: str, file: Path) -> None:
         target = self._directory / key
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".writing-")
+        descriptor, name = _beside(target)
         try:
             with os.fdopen(descriptor, "wb") as output, file.open("rb") as source:
                 shutil.copyfileobj(source, output)
@@ -134,18 +154,23 @@ class FileStorage:
         target = self._directory / key
         target.unlink(missing_ok=True)
         for parent in target.parents:
-            if parent == self._directory or not parent.is_dir() or any(parent.iterdir()):
+            if parent == self._directory:
                 return
-            parent.rmdir()
+            try:
+                parent.rmdir()
+            except OSError:
+                return  # in use, or gone
 
     def _walk(self, prefix: str) -> Iterator[StoredObject]:
-        for path in (self._directory / prefix).rglob("*"):
-            try:
-                if path.is_file():
-                    written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-                    yield StoredObject(str(path.relative_to(self._directory)), written)
-            except FileNotFoundError:
-                continue  # removed while we looked
+        for directory, _, names in os.walk(self._directory / prefix):
+            for name in names:
+                # What is removed while we look is not there.
+                with contextlib.suppress(FileNotFoundError):
+                    yield self._stat(Path(directory) / name)
+
+    def _stat(self, path: Path) -> StoredObject:
+        written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        return StoredObject(str(path.relative_to(self._directory)), written)
 
 
 class S3Storage:
@@ -182,6 +207,16 @@ class S3Storage:
         except BaseError as error:
             raise StorageUnavailable(str(error)) from error
 
+    async def find(self, key: str) -> StoredObject | None:
+        """See CodeStorage."""
+        try:
+            found = await obstore.head_async(self._store, key)
+        except FileNotFoundError:
+            return None
+        except BaseError as error:
+            raise StorageUnavailable(str(error)) from error
+        return StoredObject(key, found["last_modified"])
+
     async def list_all(self, prefix: str) -> AsyncIterator[StoredObject]:
         """See CodeStorage."""
         try:
@@ -190,6 +225,16 @@ class S3Storage:
                     yield StoredObject(found["path"], found["last_modified"])
         except BaseError as error:
             raise StorageUnavailable(str(error)) from error
+
+
+def _beside(target: Path) -> tuple[int, str]:
+    """A new, open file in `target`'s directory, which is made if need be."""
+    while True:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return tempfile.mkstemp(dir=target.parent, prefix=WRITING)
+        except FileNotFoundError:
+            continue  # removed as empty between the two lines, by `_delete`
 
 
 def _sync_directory(directory: Path) -> None:
