@@ -98,7 +98,8 @@ class _Compiler(lark.Transformer[lark.Token, Any]):
         return and_(*terms)
 
     def negation(self, terms: list[Any]) -> ColumnElement[bool]:
-        return not_(terms[0])
+        negated: ColumnElement[bool] = not_(terms[0])
+        return negated
 
     def field(self, names: list[lark.Token]) -> list[str]:
         return [_unquoted(name) for name in names]
@@ -116,9 +117,10 @@ class _Compiler(lark.Transformer[lark.Token, Any]):
         if comparator == ":":
             if name not in _TEXTS:
                 raise InvalidFilter.of("filter", f"':' (has) does not go with {name}")
-            condition: ColumnElement[bool] = _TEXTS[name].contains(value, autoescape=True)
-            return condition
-        return _COMPARE[comparator](*_typed(name, value))
+            has: ColumnElement[bool] = _TEXTS[name].contains(value, autoescape=True)
+            return has
+        column, typed = _typed(name, value)
+        return _COMPARE[comparator](column, typed)
 
 
 def _typed(name: str, value: str) -> tuple[Any, Any]:
@@ -152,7 +154,8 @@ def _label(key: str, comparator: str, value: str) -> ColumnElement[bool]:
     if comparator == "!=":
         return not_(same)
     compared: ColumnElement[bool] = _COMPARE[comparator](labels[key].astext, value)
-    return func.coalesce(compared, False)
+    found: ColumnElement[bool] = func.coalesce(compared, False)
+    return found
 
 
 def _unquoted(token: lark.Token) -> str:

@@ -1,0 +1,85 @@
+"""Runs FunctionService: `python -m services.functions`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import uvloop
+
+from faas.v1 import function_registry_service_pb2, function_service_pb2
+from services.archive import Limits
+from services.background import running
+from services.functions.catalog import Catalog
+from services.functions.database import UNAVAILABLE, Database
+from services.functions.edits import Edits
+from services.functions.servicers import FunctionServicer, RegistryServicer
+from services.functions.settings import Settings
+from services.functions.storage import StorageUnavailable, open_storage
+from services.functions.sweeper import Sweeper
+from services.functions.uploads import Uploads
+from services.server import Server
+from services.telemetry import configure_logging
+
+
+@asynccontextmanager
+async def service(settings: Settings) -> AsyncIterator[Server]:
+    """The service, wired; its background tasks run while this is entered."""
+    database = Database(settings.database_url, connections=settings.database_connections)
+    storage = open_storage(
+        settings.storage_url,
+        endpoint=settings.s3_endpoint,
+        region=settings.s3_region,
+        key_id=settings.s3_access_key_id,
+        secret=settings.s3_secret_access_key,
+    )
+    limits = Limits(unpacked_bytes=settings.max_unpacked_bytes)
+    catalog = Catalog(database)
+    edits = Edits(
+        database=database,
+        storage=storage,
+        catalog=catalog,
+        runtimes=settings.runtimes,
+        limits=limits,
+    )
+    uploads = Uploads(
+        database=database,
+        storage=storage,
+        limits=limits,
+        max_bytes=settings.max_upload_bytes,
+        lifetime_s=settings.upload_lifetime_s,
+    )
+    sweeper = Sweeper(
+        database=database,
+        storage=storage,
+        interval_s=settings.sweep_interval_s,
+        age_s=settings.sweep_age_s,
+    )
+    server = Server(
+        settings.listen_address,
+        drain_timeout_s=settings.drain_timeout_s,
+        unavailable=(*UNAVAILABLE, StorageUnavailable),
+    )
+    server.add(
+        function_service_pb2.DESCRIPTOR.services_by_name["FunctionService"],
+        FunctionServicer(catalog=catalog, edits=edits, uploads=uploads, storage=storage),
+    )
+    server.add(
+        function_registry_service_pb2.DESCRIPTOR.services_by_name["FunctionRegistryService"],
+        RegistryServicer(catalog=catalog, storage=storage),
+    )
+    try:
+        async with running(sweeper.run()):
+            yield server
+    finally:
+        await database.close()
+
+
+async def main() -> None:
+    """Serve until SIGTERM."""
+    settings = Settings()
+    configure_logging(settings.log_level, settings.log_format, part="functions")
+    async with service(settings) as server:
+        await server.run()
+
+
+if __name__ == "__main__":
+    uvloop.run(main())

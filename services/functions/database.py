@@ -1,0 +1,41 @@
+"""PostgreSQL, by SQLAlchemy on psycopg's async driver."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy import exc
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+
+UNAVAILABLE = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)
+"""What is raised when PostgreSQL does not answer."""
+
+# Seconds: the rest of a caller's patience is for other things.
+CONNECT_TIMEOUT_S = 3
+
+
+class Database:
+    """A pool of connections; each is asked whether it lives before it is used."""
+
+    def __init__(self, url: str, *, connections: int) -> None:
+        """Open at most `connections` to `url` (libpq form), each when first needed."""
+        self._engine = create_async_engine(
+            make_url(url).set(drivername="postgresql+psycopg"),
+            pool_size=connections,
+            max_overflow=0,
+            pool_timeout=CONNECT_TIMEOUT_S,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": CONNECT_TIMEOUT_S},
+        )
+        # Rows are values: what was read stays as it was read.
+        self._session = async_sessionmaker(self._engine, expire_on_commit=False, autoflush=False)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """A transaction: committed at the end, rolled back by an exception."""
+        async with self._session.begin() as session:
+            yield session
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._engine.dispose()

@@ -1,0 +1,96 @@
+"""Rows as messages."""
+
+from datetime import datetime
+from uuid import UUID
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from faas.v1.function_pb2 import CodeFormat, Function, FunctionVersion, Upload
+from services import ids
+from services.functions.keys import UPLOAD
+from services.functions.tables import FunctionRow, UploadRow, VersionRow
+
+CONTENT_TYPES = {
+    CodeFormat.CODE_FORMAT_TEXT: "text/plain; charset=utf-8",
+    CodeFormat.CODE_FORMAT_ZIP: "application/zip",
+    CodeFormat.CODE_FORMAT_TAR_GZ: "application/gzip",
+}
+
+
+def function_to_proto(function: FunctionRow, version: VersionRow) -> Function:
+    """A function with its latest version."""
+    return Function(
+        id=ids.show(ids.FUNCTION, function.id),
+        name=function.name,
+        description=function.description,
+        runtime=version.runtime,
+        handler=version.handler,
+        memory_mb=version.memory_mb,
+        cpus=version.cpus,
+        timeout=_duration(version.timeout_ms),
+        env=version.env,
+        labels=function.labels,
+        version=function.version,
+        code_sha256=version.code_sha256,
+        code_size_bytes=version.code_size_bytes,
+        created_at=_timestamp(function.created_at),
+        updated_at=_timestamp(function.updated_at),
+        etag=show_etag(function.etag),
+    )
+
+
+def version_to_proto(version: VersionRow) -> FunctionVersion:
+    """One version."""
+    return FunctionVersion(
+        function_id=ids.show(ids.FUNCTION, version.function_id),
+        version=version.version,
+        runtime=version.runtime,
+        handler=version.handler,
+        memory_mb=version.memory_mb,
+        cpus=version.cpus,
+        timeout=_duration(version.timeout_ms),
+        env=version.env,
+        code_format=format_of(version.code_format),
+        code_sha256=version.code_sha256,
+        code_size_bytes=version.code_size_bytes,
+        created_at=_timestamp(version.created_at),
+    )
+
+
+def upload_to_proto(upload: UploadRow) -> Upload:
+    """An upload."""
+    return Upload(
+        id=ids.show(UPLOAD, upload.id),
+        size_bytes=upload.size_bytes,
+        sha256=upload.sha256,
+        format=format_of(upload.code_format),
+        expires_at=_timestamp(upload.expires_at),
+    )
+
+
+def show_etag(etag: UUID) -> str:
+    """An etag as callers see it: opaque."""
+    return etag.hex
+
+
+def format_name(code_format: CodeFormat.ValueType) -> str:
+    """A format as tables have it: `text`, `zip`, `tar_gz`."""
+    return CodeFormat.Name(code_format).removeprefix("CODE_FORMAT_").lower()
+
+
+def format_of(name: str) -> CodeFormat.ValueType:
+    """The format of which `format_name` made `name`."""
+    return CodeFormat.Value(f"CODE_FORMAT_{name.upper()}")
+
+
+def _duration(milliseconds: int) -> Duration:
+    duration = Duration()
+    duration.FromMilliseconds(milliseconds)
+    return duration
+
+
+def _timestamp(moment: datetime) -> Timestamp:
+    timestamp = Timestamp()
+    timestamp.FromDatetime(moment)
+    return timestamp

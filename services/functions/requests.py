@@ -1,0 +1,82 @@
+"""What requests say of a function, as values of its columns."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+
+from faas.v1.function_service_pb2 import CreateFunctionRequest, UpdateFunctionRequest
+from services.errors import FieldViolation, InvalidField
+
+SOURCES = ("code", "archive", "upload_id")
+
+_COLUMNS = {"timeout": "timeout_ms"}
+_DEFAULTS: dict[str, Any] = {
+    "description": "",
+    "handler": None,  # the source decides
+    "memory_mb": 128,
+    "cpus": 1.0,
+    "timeout_ms": 30_000,
+    "env": {},
+    "labels": {},
+}
+_REQUIRED = ("name", "runtime")
+_FIELDS = (*_REQUIRED, "description", "handler", "memory_mb", "cpus", "timeout", "env", "labels")
+
+Values = dict[str, Any]
+"""By the columns' names: what a function is to have. A handler of None is to be found."""
+
+
+def values_to_create(request: CreateFunctionRequest) -> Values:
+    """All values of a new function."""
+    return _DEFAULTS | _present(request, _FIELDS)
+
+
+def values_to_change(request: UpdateFunctionRequest) -> tuple[Values, str | None]:
+    """The values that are to change, and the field that has new code.
+
+    Raises InvalidField for a mask with other fields, or that would clear what must be.
+    """
+    source = request.WhichOneof("source")
+    if not request.HasField("update_mask"):
+        return _present(request, _FIELDS), source
+    mask = set(request.update_mask.paths)
+    present = _present(request, mask.intersection(_FIELDS))
+    wanted = {_COLUMNS.get(name, name) for name in mask.intersection(_FIELDS)}
+    _check_mask(mask, present, source)
+    cleared = {name: _DEFAULTS[name] for name in wanted if name not in present}
+    return present | cleared, source if source in mask else None
+
+
+def _check_mask(mask: set[str], present: Values, source: str | None) -> None:
+    wrong = [
+        f"there is no field {path!a} to change"
+        for path in sorted(mask.difference(_FIELDS, SOURCES))
+    ]
+    needed = mask.intersection((*_REQUIRED, *SOURCES)).difference(present, {source})
+    wrong += [f"{path} cannot be cleared" for path in sorted(needed)]
+    if wrong:
+        violations = [FieldViolation("update_mask", why) for why in wrong]
+        raise InvalidField(f"update_mask: {'; '.join(wrong)}", violations=violations)
+
+
+def _present(
+    request: CreateFunctionRequest | UpdateFunctionRequest, fields: Iterable[str]
+) -> Values:
+    """The columns of those `fields` that the request has."""
+    found = {}
+    for name in fields:
+        value = getattr(request, name)
+        descriptor = request.DESCRIPTOR.fields_by_name[name]
+        has: Callable[[str], bool] = request.HasField  # type: ignore[assignment]
+        if has(name) if descriptor.has_presence else value:
+            found[_COLUMNS.get(name, name)] = _column_value(value)
+    return found
+
+
+def _column_value(value: Any) -> Any:
+    if isinstance(value, Duration):
+        return max(1, round(value.ToNanoseconds() / 1e6))
+    if isinstance(value, str | int | float):
+        return value
+    return dict(value)

@@ -1,0 +1,213 @@
+"""The RPCs of FunctionService and FunctionRegistryService."""
+
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import AbstractAsyncContextManager, nullcontext
+from datetime import datetime
+from typing import Any
+
+from google.api.httpbody_pb2 import HttpBody
+from google.protobuf.empty_pb2 import Empty
+
+from faas.v1.function_pb2 import Function, FunctionVersion, Upload
+from faas.v1.function_registry_service_pb2 import (
+    CodeChunk,
+    FetchCodeRequest,
+    GetVersionRequest,
+    ResolveFunctionRequest,
+    ResolveFunctionResponse,
+)
+from faas.v1.function_service_pb2 import (
+    CreateFunctionRequest,
+    DeleteFunctionRequest,
+    DownloadCodeRequest,
+    GetFunctionRequest,
+    GetFunctionVersionRequest,
+    ListFunctionsRequest,
+    ListFunctionsResponse,
+    ListFunctionVersionsRequest,
+    ListFunctionVersionsResponse,
+    UpdateFunctionRequest,
+    UploadCodeRequest,
+)
+from services import ids
+from services.errors import InvalidPageToken
+from services.functions import keys
+from services.functions.catalog import Catalog, Order, Position
+from services.functions.edits import Edits
+from services.functions.filters import parse_filter, parse_order
+from services.functions.messages import (
+    CONTENT_TYPES,
+    format_of,
+    function_to_proto,
+    upload_to_proto,
+    version_to_proto,
+)
+from services.functions.requests import values_to_change, values_to_create
+from services.functions.sources import TEXT, Code, one, received
+from services.functions.storage import CodeStorage
+from services.functions.tables import FunctionRow, VersionRow
+from services.functions.uploads import Uploads
+from services.pages import make_token, page_size, read_token
+from services.server import Call
+
+
+class FunctionServicer:
+    """faas.v1.FunctionService."""
+
+    def __init__(
+        self, *, catalog: Catalog, edits: Edits, uploads: Uploads, storage: CodeStorage
+    ) -> None:
+        """Serve by these."""
+        self._catalog = catalog
+        self._edits = edits
+        self._uploads = uploads
+        self._storage = storage
+
+    async def CreateFunction(self, request: CreateFunctionRequest, _call: Call) -> Function:
+        """Make a function."""
+        values = values_to_create(request)
+        async with self._code(request, request.WhichOneof("source") or "code") as code:
+            return function_to_proto(*await self._edits.create(values, code))
+
+    async def GetFunction(self, request: GetFunctionRequest, _call: Call) -> Function:
+        """One function."""
+        return function_to_proto(*await self._catalog.find(request.function_id))
+
+    async def ListFunctions(
+        self, request: ListFunctionsRequest, _call: Call
+    ) -> ListFunctionsResponse:
+        """Functions, newest first unless asked otherwise."""
+        order = Order(*parse_order(request.order_by))
+        condition = parse_filter(request.filter)
+        size = page_size(request.page_size)
+        page = await self._catalog.list_functions(
+            limit=size + 1, order=order, after=_position(request, order), condition=condition
+        )
+        response = ListFunctionsResponse()
+        response.functions.extend(function_to_proto(*found) for found in page[:size])
+        if len(page) > size:
+            last, _ = page[size - 1]
+            response.next_page_token = make_token(request, _place(last, order))
+        return response
+
+    async def UpdateFunction(self, request: UpdateFunctionRequest, _call: Call) -> Function:
+        """Change a function."""
+        values, source = values_to_change(request)
+        source_code: AbstractAsyncContextManager[Code | None] = (
+            self._code(request, source) if source else nullcontext()
+        )
+        async with source_code as code:
+            found = await self._edits.update(request.function_id, values, code, request.etag)
+        return function_to_proto(*found)
+
+    async def DeleteFunction(self, request: DeleteFunctionRequest, _call: Call) -> Empty:
+        """Delete a function."""
+        await self._edits.delete(request.function_id, request.etag)
+        return Empty()
+
+    async def GetFunctionVersion(
+        self, request: GetFunctionVersionRequest, _call: Call
+    ) -> FunctionVersion:
+        """One version."""
+        _, version = await self._catalog.find_version(request.function_id, request.version)
+        return version_to_proto(version)
+
+    async def ListFunctionVersions(
+        self, request: ListFunctionVersionsRequest, _call: Call
+    ) -> ListFunctionVersionsResponse:
+        """Versions of one function, newest first."""
+        position = read_token(request, int)
+        size = page_size(request.page_size)
+        page = await self._catalog.list_versions(
+            request.function_id, limit=size + 1, before=position[0] if position else None
+        )
+        response = ListFunctionVersionsResponse()
+        response.versions.extend(version_to_proto(version) for version in page[:size])
+        if len(page) > size:
+            response.next_page_token = make_token(request, [page[size - 1].version])
+        return response
+
+    async def UploadCode(self, requests: AsyncIterable[UploadCodeRequest], _call: Call) -> Upload:
+        """Keep an archive until a function names it."""
+        chunks = (request.chunk.data async for request in requests)
+        return upload_to_proto(await self._uploads.receive(chunks, "chunk"))
+
+    async def DownloadCode(
+        self, request: DownloadCodeRequest, _call: Call
+    ) -> AsyncIterator[HttpBody]:
+        """The code as it was handed in."""
+        _, version = await self._catalog.find_version(request.function_id, request.version)
+        content_type = CONTENT_TYPES[format_of(version.code_format)]
+        async for chunk in _stored(self._storage, version):
+            yield HttpBody(content_type=content_type, data=chunk)
+            content_type = ""  # the first message says it
+
+    def _code(
+        self, request: CreateFunctionRequest | UpdateFunctionRequest, source: str
+    ) -> AbstractAsyncContextManager[Code]:
+        if source == "upload_id":
+            return self._uploads.open(request.upload_id, source)
+        if source == "archive":
+            return received(one(request.archive), source)
+        return received(one(request.code.encode()), source, code_format=TEXT)
+
+
+class RegistryServicer:
+    """faas.v1.FunctionRegistryService."""
+
+    def __init__(self, *, catalog: Catalog, storage: CodeStorage) -> None:
+        """Serve by these."""
+        self._catalog = catalog
+        self._storage = storage
+
+    async def ResolveFunction(
+        self, request: ResolveFunctionRequest, _call: Call
+    ) -> ResolveFunctionResponse:
+        """What an invocation that is being accepted would run."""
+        found = await self._catalog.find_version(request.function_id, request.version)
+        function, version = found
+        return ResolveFunctionResponse(
+            version=version_to_proto(version), function_name=function.name
+        )
+
+    async def GetVersion(self, request: GetVersionRequest, _call: Call) -> FunctionVersion:
+        """One version, of a deleted function too."""
+        version = await self._catalog.find_kept_version(request.function_id, request.version)
+        return version_to_proto(version)
+
+    async def FetchCode(self, request: FetchCodeRequest, _call: Call) -> AsyncIterator[CodeChunk]:
+        """The code of one version, of a deleted function too."""
+        version = await self._catalog.find_kept_version(request.function_id, request.version)
+        async for chunk in _stored(self._storage, version):
+            yield CodeChunk(data=chunk)
+
+
+def _stored(storage: CodeStorage, version: VersionRow) -> AsyncIterator[bytes]:
+    return storage.get(keys.of_function(version.function_id, version.code_sha256))
+
+
+def _place(function: FunctionRow, order: Order) -> list[Any]:
+    value = getattr(function, order.field)
+    shown = value.isoformat() if isinstance(value, datetime) else value
+    return [shown, ids.show(ids.FUNCTION, function.id)]
+
+
+def _position(request: ListFunctionsRequest, order: Order) -> Position | None:
+    """Where the page before ended. Raises InvalidPageToken, also for forged ones."""
+    place = read_token(request, str, str)
+    if place is None:
+        return None
+    shown, shown_id = place
+    uuid = ids.parse(ids.FUNCTION, shown_id)
+    value = shown if order.field == "name" else _moment(shown)
+    if uuid is None or value is None or "\x00" in shown:
+        raise InvalidPageToken.of("page_token", "was not made by this list call")
+    return Position(value, uuid)
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None
