@@ -150,7 +150,7 @@ def _walk(
     file: Path, code_format: CodeFormat.ValueType, limits: Limits
 ) -> Iterator[tuple[_Entry, Iterator[bytes]]]:
     is_zip = code_format == CodeFormat.CODE_FORMAT_ZIP
-    entries = _zip_entries(file, limits) if is_zip else _tar_entries(file)
+    entries = _zip_entries(file, limits) if is_zip else _tar_entries(file, limits)
     files: set[PurePosixPath] = set()
     directories: set[PurePosixPath] = set()
     left = limits.unpacked_bytes
@@ -206,9 +206,12 @@ class _Member(tarfile.TarInfo):
         return member
 
 
-def _tar_entries(file: Path) -> Iterator[_Entry]:
+def _tar_entries(file: Path, limits: Limits) -> Iterator[_Entry]:
     # As a stream: nothing is read twice, and no index is believed.
-    with tarfile.open(file, mode="r|gz", tarinfo=_Member) as archive:
+    with (
+        gzip.open(file) as unpacked,
+        tarfile.open(fileobj=unpacked, mode="r|", tarinfo=_Member) as archive,
+    ):
         for info in archive:
             if info.isdir() and info.name in (".", "./"):
                 continue
@@ -220,6 +223,12 @@ def _tar_entries(file: Path) -> Iterator[_Entry]:
                 yield _Entry(path, executable=bool(info.mode & 0o111), content=content)
             else:
                 raise _Refused(f"has {_shown(info.name)}, neither a file nor a folder")
+        # What follows is padding and gzip's checksum: without it the archive was cut off.
+        left = limits.unpacked_bytes
+        while chunk := unpacked.read(_CHUNK):
+            left -= len(chunk)
+            if left < 0:
+                raise _Refused(f"unpacks to more than {limits.unpacked_bytes} bytes")
 
 
 def _safe(name: str) -> PurePosixPath:
