@@ -47,7 +47,7 @@ class Catalog:
 
     async def find(self, reference: str) -> Found:
         """A function by id or name. Raises FunctionNotFound."""
-        async with self._database.transaction() as session:
+        async with self._database.reading() as session:
             return await _find(session, reference)
 
     async def find_version(self, reference: str, number: int) -> tuple[FunctionRow, VersionRow]:
@@ -55,7 +55,7 @@ class Catalog:
 
         Raises FunctionNotFound, VersionNotFound.
         """
-        async with self._database.transaction() as session:
+        async with self._database.reading() as session:
             function, version = await _find(session, reference)
             if number not in (0, function.version):
                 version = await _version(session, function.id, number)
@@ -63,7 +63,7 @@ class Catalog:
 
     async def find_kept_version(self, function_id: str, number: int) -> VersionRow:
         """One version by its function's id, deleted or not. Raises VersionNotFound."""
-        async with self._database.transaction() as session:
+        async with self._database.reading() as session:
             return await _version(session, ids.parse(ids.FUNCTION, function_id), number)
 
     async def list_functions(
@@ -83,14 +83,14 @@ class Catalog:
         if after is not None:
             here, there = tuple_(*keys), tuple_(after.value, after.id)
             query = query.where(here < there if order.descending else here > there)
-        async with self._database.transaction() as session:
+        async with self._database.reading() as session:
             return [(function, version) for function, version in await session.execute(query)]
 
     async def list_versions(
         self, reference: str, *, limit: int, before: int | None
     ) -> Sequence[VersionRow]:
         """At most `limit` versions of a function, newest first. Raises FunctionNotFound."""
-        async with self._database.transaction() as session:
+        async with self._database.reading() as session:
             function, _ = await _find(session, reference)
             query = (
                 select(VersionRow)

@@ -28,12 +28,21 @@ class Database:
             connect_args={"connect_timeout": CONNECT_TIMEOUT_S},
         )
         # Rows are values: what was read stays as it was read.
-        self._session = async_sessionmaker(self._engine, expire_on_commit=False, autoflush=False)
+        self._writes = async_sessionmaker(self._engine, expire_on_commit=False, autoflush=False)
+        # A read is one statement, so BEGIN and COMMIT would be two trips for nothing.
+        reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._reads = async_sessionmaker(reading, expire_on_commit=False, autoflush=False)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """A transaction: committed at the end, rolled back by an exception."""
-        async with self._session.begin() as session:
+        async with self._writes.begin() as session:
+            yield session
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncSession]:
+        """For reads; each sees what is committed when it runs."""
+        async with self._reads() as session:
             yield session
 
     async def close(self) -> None:

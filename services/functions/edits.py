@@ -125,7 +125,7 @@ class Edits:
 
     async def _refuse_taken(self, name: str) -> None:
         """Before anything is stored; the index refuses who comes at the same time."""
-        async with self.database.transaction() as session:
+        async with self.database.reading() as session:
             taken = await session.execute(select(FunctionRow.id).where(meant(name)))
             if taken.one_or_none() is not None:
                 raise _exists(name)

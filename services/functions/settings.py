@@ -45,7 +45,10 @@ class Settings(ServerSettings):
         600.0, gt=0, description="How often code that nothing names is looked for."
     )
     sweep_age_s: float = Field(
-        3600.0, ge=0, description="Code that nothing names is removed when it is so old."
+        3600.0,
+        ge=60,
+        description="Code that nothing names is removed when it is so old: older than any"
+        " creation, change or upload that could still be under way.",
     )
 
     @field_validator("runtimes", mode="before")

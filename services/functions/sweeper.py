@@ -65,7 +65,7 @@ class Sweeper:
         ids = {owner.id for owner in owners.values() if owner}
         if not ids:
             return 0
-        async with self.database.transaction() as session:
+        async with self.database.reading() as session:
             versions = select(VersionRow.function_id, VersionRow.code_sha256)
             rows = await session.execute(versions.where(VersionRow.function_id.in_(ids)))
             named = {keys.of_function(function, sha256) for function, sha256 in rows}

@@ -57,7 +57,7 @@ class Uploads:
         uuid = ids.parse(keys.UPLOAD, upload_id)
         if uuid is None:
             raise UploadNotFound
-        async with self.database.transaction() as session:
+        async with self.database.reading() as session:
             query = select(UploadRow).where(UploadRow.id == uuid)
             query = query.where(UploadRow.expires_at > func.now())
             upload = (await session.execute(query)).scalar_one_or_none()
