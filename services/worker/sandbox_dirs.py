@@ -1,149 +1,200 @@
-"""Directories of sandboxes, and how those of dead workers are told from the living.
+"""Directories of sandboxes, `<work_dir>/<function_id>/<sandbox>/`, and whose they are.
 
-    <work_dir>/.boots/<token>                  one file per boot, locked while it lives
-    <work_dir>/<function_id>/<token>-<n>/      one directory per sandbox
-
-The lock (flock) ends with the process, however it ends, and is seen across
-containers that mount the same directory. So what belongs to a boot file that
-nobody holds, or that is gone, is left over and may be removed; a process id
-would be reused, a timestamp would guess.
+A sandbox is named `<boot>-<number>`. Each running worker holds a lock on a file of
+its boot in `<work_dir>/.boots/<stack>/`: the kernel lets go of it when the worker
+ends, however it ends. So a boot file that nobody holds is a dead worker's, and
+what bears its name may be removed; other stacks' files are not even looked at.
 """
 
+import asyncio
 import contextlib
 import fcntl
 import itertools
-import json
 import os
-import secrets
 import shutil
-import threading
-from collections.abc import Iterator
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-BOOTS = ".boots"
-TOKEN_BYTES = 4  # short: the path of a socket below has 107 bytes at most
+from services.worker.runtime import RuntimeUnavailable
+
+# sockaddr_un holds 108 bytes on Linux and 104 on macOS, one of them a NUL.
+MAX_SOCKET_PATH_BYTES = 103
+_LONGEST_NAME = len("/func-01234567-89ab-cdef-0123-456789abcdef/0123456789ab-fffffff/run/s")
+
+
+@dataclass(frozen=True)
+class SandboxDir:
+    """One sandbox's directory; it goes with everything in it."""
+
+    name: str
+    """Unique among all sandboxes: labels containers and marks processes."""
+    path: Path
+    """Closed to other users."""
+
+    @property
+    def run_dir(self) -> Path:
+        """Socket and payload. Open to the sandbox's user, who reaches it by a mount."""
+        return self.path / "run"
+
+    @property
+    def socket(self) -> Path:
+        """The worker's socket; short enough to be bound."""
+        return self.run_dir / "s"
+
+    @property
+    def payload(self) -> Path:
+        """The file that holds the payload."""
+        return self.run_dir / "payload"
 
 
 class SandboxDirs:
-    """The sandbox directories of one boot of a worker. Its methods block, briefly."""
+    """Makes and removes the sandboxes' directories of one worker's boot."""
 
-    def __init__(self, work_dir: Path, *, stack: str, worker_id: str, boot_id: str) -> None:
-        """Below `work_dir`, for this boot of a worker of `stack`."""
+    def __init__(self, work_dir: Path, *, stack: str, boot_id: str) -> None:
+        """Below `work_dir`, which workers and stacks may share."""
         self._work_dir = work_dir
-        self._about = {"stack": stack, "worker": worker_id, "boot": boot_id}
-        self._token = ""
-        self._lock = -1
+        self._boots = work_dir / ".boots" / stack
+        self._boot = short_boot(boot_id)
         self._numbers = itertools.count(1)
-        self._keeping = threading.Lock()
+        self._lock: int | None = None
 
     @property
-    def boot_file(self) -> Path:
-        """The file that is locked while this boot lives; valid once `open` was called."""
-        return self._work_dir / BOOTS / self._token
+    def boot(self) -> str:
+        """What this boot's sandboxes are named after."""
+        return self._boot
 
-    def open(self) -> None:
-        """Mark this boot as living. Raises OSError where the directory cannot be used."""
-        boots = self._work_dir / BOOTS
-        boots.mkdir(parents=True, exist_ok=True, mode=0o755)
-        if self._work_dir.stat().st_uid not in (0, os.geteuid()):
-            # Whoever owns it could replace a sandbox's code under our hands.
-            raise PermissionError(f"{self._work_dir} belongs to another user")
-        self._token = secrets.token_hex(TOKEN_BYTES)
-        self._write_boot_file()
+    def open(self) -> list[str]:
+        """Say that this boot lives, and remove what dead boots of this stack left.
 
-    def create(self, function_id: str) -> Path:
-        """Make a sandbox's directory: empty, absolute, for the worker's eyes only."""
-        with self._keeping:
-            self._keep_boot_file()
-        function_dir = self._work_dir.absolute() / function_id
-        directory = function_dir / f"{self._token}-{next(self._numbers)}"
-        while True:
-            function_dir.mkdir(exist_ok=True, mode=0o755)
-            try:
-                directory.mkdir(mode=0o700)
-            except FileNotFoundError:
-                continue  # `remove` of another sandbox took the function's directory meanwhile
-            return directory
-
-    def remove(self, directory: Path) -> None:
-        """Remove a sandbox's directory and all that is in it. Raises OSError if it cannot."""
+        Returns the names of the dead boots; they may have left more than directories.
+        Their files stay until `bury`. Raises RuntimeUnavailable.
+        """
+        if len(os.fsencode(self._work_dir)) + _LONGEST_NAME > MAX_SOCKET_PATH_BYTES:
+            raise RuntimeUnavailable(
+                f"the work directory {self._work_dir} has too long a path for unix sockets:"
+                f" at most {MAX_SOCKET_PATH_BYTES - _LONGEST_NAME} bytes"
+            )
         try:
-            shutil.rmtree(directory)
-        except FileNotFoundError:
-            pass
-        except OSError:
-            _make_writable(directory)
-            shutil.rmtree(directory)
-        with contextlib.suppress(OSError):
-            directory.parent.rmdir()  # only if it is empty
+            self._make_directories()
+            self._lock = _hold(self._boots / self._boot)
+            dead = [boot for boot in _names(self._boots) if self._is_dead(boot)]
+            for boot in dead:
+                self._remove_all(boot)
+        except OSError as error:
+            raise RuntimeUnavailable(f"the work directory cannot be used: {error}") from error
+        return dead
 
-    def sweep(self) -> list[Path]:
-        """Remove the directories that dead boots of this stack left; which those were."""
-        swept = []
-        for boot_file in self._dead_boots():
-            with contextlib.suppress(OSError):  # another user's: its file stays, for a next time
-                for directory in self._work_dir.glob(f"*/{boot_file.name}-*"):
-                    self.remove(directory)
-                    swept.append(directory)
-                boot_file.unlink(missing_ok=True)
-        return swept
+    def bury(self, boots: list[str]) -> None:
+        """Nothing of these dead boots is left: forget them."""
+        for boot in boots:
+            (self._boots / boot).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Remove what is left of this boot, and its mark."""
-        if self._lock < 0:
-            return
-        for directory in self._work_dir.glob(f"*/{self._token}-*"):
-            self.remove(directory)
-        self.boot_file.unlink(missing_ok=True)
-        os.close(self._lock)
-        self._lock = -1
-
-    def _dead_boots(self) -> Iterator[Path]:
-        for boot_file in (self._work_dir / BOOTS).iterdir():
-            # Gone meanwhile, or no boot file at all.
-            with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-                about = json.loads(boot_file.read_text())
-                if about["stack"] == self._about["stack"] and is_dead(boot_file):
-                    yield boot_file
-
-    def _keep_boot_file(self) -> None:
-        """Keep the file from looking old to cleaners of /tmp; if one took it, make it anew."""
-        os.utime(self._lock)
-        if os.fstat(self._lock).st_nlink == 0:
+        """End this boot; nothing of it is left."""
+        if self._lock is not None:
+            self._remove_all(self._boot)
+            (self._boots / self._boot).unlink(missing_ok=True)
             os.close(self._lock)
-            self._write_boot_file()
+            self._lock = None
 
-    def _write_boot_file(self) -> None:
-        """Locked before it has its name, so that nobody ever sees it unlocked."""
-        self.boot_file.parent.mkdir(exist_ok=True)
-        unnamed = self.boot_file.with_name(f".{self._token}")
-        self._lock = os.open(unnamed, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        os.write(self._lock, json.dumps(self._about).encode())
-        unnamed.rename(self.boot_file)
+    @asynccontextmanager
+    async def sandbox(self, function_id: str) -> AsyncIterator[SandboxDir]:
+        """A new sandbox's directory, as long as the block runs. Raises RuntimeUnavailable."""
+        try:
+            directory = self._create(function_id)
+        except OSError as error:
+            raise RuntimeUnavailable(f"no directory for a sandbox: {error}") from error
+        try:
+            yield directory
+        finally:
+            # In a thread: a function may have left many files. It ends even if this is cancelled.
+            await asyncio.shield(asyncio.to_thread(_remove, directory.path))
 
+    def _create(self, function_id: str) -> SandboxDir:
+        name = f"{self._boot}-{next(self._numbers):x}"
+        path = self._work_dir / function_id / name
+        while True:
+            path.parent.mkdir(mode=0o755, exist_ok=True)
+            try:
+                path.mkdir(mode=0o700)
+                break
+            except FileNotFoundError:
+                # The function's last sandbox went, and took the directory along.
+                continue
+        directory = SandboxDir(name, path)
+        directory.run_dir.mkdir()
+        directory.run_dir.chmod(0o755)
+        return directory
 
-def is_dead(boot_file: Path) -> bool:
-    """Whether the boot that this file marks has ended."""
-    try:
-        lock = os.open(boot_file, os.O_RDONLY)
-    except FileNotFoundError:
+    def _make_directories(self) -> None:
+        if not self._work_dir.is_dir():
+            self._work_dir.mkdir(parents=True, exist_ok=True)
+            # Shared, as /tmp is: stacks of several users may use one directory.
+            self._work_dir.chmod(0o1777)
+        if not self._boots.parent.is_dir():
+            self._boots.parent.mkdir(exist_ok=True)
+            self._boots.parent.chmod(0o1777)
+        self._boots.mkdir(mode=0o700, exist_ok=True)
+
+    def _is_dead(self, boot: str) -> bool:
+        if boot == self._boot:
+            return False
+        try:
+            descriptor = os.open(self._boots / boot, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(descriptor)
         return True
+
+    def _remove_all(self, boot: str) -> None:
+        for function_id in _names(self._work_dir):
+            for name in _names(self._work_dir / function_id):
+                if name.startswith(f"{boot}-"):
+                    _remove(self._work_dir / function_id / name)
+
+
+def short_boot(boot_id: str) -> str:
+    """The random end of a boot's UUID: enough to tell boots apart, short enough for sockets."""
+    return boot_id.replace("-", "")[-12:]
+
+
+def _hold(file: Path) -> int:
+    """A descriptor that holds `file`'s lock until it is closed."""
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        # A worker that started at the same time may have taken it for dead before it was held.
+        try:
+            if os.fstat(descriptor).st_ino == file.stat().st_ino:
+                return descriptor
+        except FileNotFoundError:
+            pass
+        os.close(descriptor)
+
+
+def _names(directory: Path) -> list[str]:
     try:
-        # Shared: two that look at once must not take each other for the living.
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(lock)
-    return True
+        return [path.name for path in directory.iterdir()]
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return []
 
 
-def _make_writable(directory: Path) -> None:
-    """Undo what a function did to the modes of its own directories."""
-    directory.chmod(0o700)
-    for root, names, _ in os.walk(directory):
-        for name in names:
-            path = Path(root, name)
-            if not path.is_symlink():
-                path.chmod(0o700)
+def _remove(directory: Path) -> None:
+    """Remove `directory`, whatever a function has done to what is in it."""
+    with contextlib.suppress(RecursionError):
+        shutil.rmtree(directory, ignore_errors=True)
+    if directory.exists():
+        # Closed directories, or nested deeper than Python's stack.
+        subprocess.run(["chmod", "-R", "u+rwX", directory], check=False, stderr=subprocess.DEVNULL)
+        subprocess.run(["rm", "-rf", directory], check=False, stderr=subprocess.DEVNULL)
+    # Fails where other sandboxes of the function are there.
+    with contextlib.suppress(OSError):
+        directory.parent.rmdir()

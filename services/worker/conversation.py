@@ -1,0 +1,253 @@
+"""The worker's side of the conversation with a shim: `runtimes/CONTRACT.md`.
+
+Nothing that the other side says is believed. What cannot be read is the function's
+failure, as BAD_OUTPUT; only its silence before the hello is the platform's.
+"""
+
+import asyncio
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from faas.json_values import MAX_DEPTH, NotJson, dumps, loads
+from faas.v1.invocation_pb2 import Invocation
+from services.worker.frames import (
+    BodyTooLarge,
+    BrokenFrame,
+    Frame,
+    read_frame,
+    write_frame,
+)
+from services.worker.runtime import Assignment, FunctionFailure, OutputLimits
+
+PROTOCOL = 1
+SANDBOX_CODES = {
+    "FUNCTION_ERROR": Invocation.FUNCTION_ERROR,
+    "FUNCTION_CRASHED": Invocation.FUNCTION_CRASHED,
+    "BAD_OUTPUT": Invocation.BAD_OUTPUT,
+    "OUTPUT_TOO_LARGE": Invocation.OUTPUT_TOO_LARGE,
+}
+"""What a shim may say of its function. The other codes are the worker's to find."""
+
+MAX_MESSAGE_CHARACTERS = 16 * 1024
+MAX_TYPE_CHARACTERS = 256
+_MAX_INT64 = 2**63 - 1
+
+
+class NoShim(Exception):
+    """What connected does not speak the protocol: the image is at fault."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the function said. `failure` is None exactly if it has a result."""
+
+    failure: FunctionFailure | None = None
+    result: bytes = b""
+    cpu_time_s: float | None = None
+    peak_memory_bytes: int | None = None
+
+
+class Listener:
+    """A sandbox's socket, until its shim has connected. Nobody else ever can."""
+
+    def __init__(self, path: Path) -> None:
+        """Listen on `path`, which the sandbox's user may connect to. Raises OSError."""
+        self._path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._socket.bind(str(path))
+            path.chmod(0o666)
+            self._socket.listen(1)
+            self._socket.setblocking(False)
+        except OSError:
+            self._socket.close()
+            raise
+
+    async def accept(self, limits: OutputLimits) -> "Conversation":
+        """The conversation with what connects first; the socket is closed to all others."""
+        connection, _ = await asyncio.get_running_loop().sock_accept(self._socket)
+        self.close()
+        reader, writer = await asyncio.open_unix_connection(sock=connection)
+        return Conversation(reader, writer, limits)
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._socket.close()
+        self._path.unlink(missing_ok=True)
+
+
+class Conversation:
+    """One connected shim: greet, load once, invoke; then close."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limits: OutputLimits
+    ) -> None:
+        """Speak on these; take results within `limits`."""
+        self._reader = reader
+        self._writer = writer
+        self._limits = limits
+
+    async def greeting(self) -> None:
+        """Wait until the interpreter is up. Raises NoShim and ConnectionEnded."""
+        try:
+            hello = await read_frame(self._reader, max_body_bytes=0)
+        except BrokenFrame as error:
+            raise NoShim(f"the shim sent {error}") from error
+        if hello.type != "hello" or hello.header.get("protocol") != PROTOCOL:
+            raise NoShim(f"the shim does not speak version {PROTOCOL} of the protocol")
+
+    async def run(self, assignment: Assignment) -> Answer:
+        """Load and invoke within the assignment's timeout. Raises ConnectionEnded.
+
+        After any failure but one of the function's own, the sandbox is spoilt.
+        """
+        deadline = time.time() + assignment.timeout_s
+        try:
+            async with asyncio.timeout(assignment.timeout_s):
+                loaded = await self.load(assignment)
+                return loaded if loaded.failure else await self.invoke(assignment, deadline)
+        except TimeoutError:
+            message = f"The function was still running after {assignment.timeout_s:g} s."
+            return Answer(FunctionFailure(Invocation.TIMEOUT, message))
+
+    async def load(self, assignment: Assignment) -> Answer:
+        """Have the function loaded: an answer without a failure says that it is."""
+        spec = assignment.spec
+        header = {
+            "type": "load",
+            "handler": spec.handler,
+            "env": dict(spec.env),
+            "function_id": spec.function_id,
+            "function_name": assignment.function_name,
+            "function_version": spec.version,
+        }
+        return await self._ask(Frame(header), "loaded")
+
+    async def invoke(self, assignment: Assignment, deadline_unix_s: float) -> Answer:
+        """Call it once; the answer has its result or its failure."""
+        header = {
+            **assignment.context,
+            "type": "invoke",
+            "invocation_id": assignment.invocation_id,
+            "attempt": assignment.attempt,
+            "timeout_s": assignment.timeout_s,
+            "deadline_unix_s": deadline_unix_s,
+        }
+        return await self._ask(Frame(header, assignment.payload), "result")
+
+    def close(self) -> None:
+        """Nothing more is wanted of it: a shim that still runs ends itself."""
+        self._writer.close()
+
+    async def _ask(self, question: Frame, expected: str) -> Answer:
+        await write_frame(self._writer, question)
+        try:
+            answer = await read_frame(self._reader, self._limits.result_bytes)
+        except BodyTooLarge:
+            return Answer(_too_large(self._limits.result_bytes))
+        except BrokenFrame as error:
+            return Answer(_bad_output(f"The function's process sent {error}."))
+        if answer.type == "error":
+            return _failed(answer.header)
+        if answer.type != expected:
+            return Answer(_bad_output(f"The function's process sent no {expected}."))
+        return _succeeded(answer) if expected == "result" else Answer()
+
+
+def crashed(return_code: int) -> FunctionFailure:
+    """Why a process ended without an answer, by its code as subprocess has it: -n is signal n."""
+    if return_code < 0:
+        exit_code, how = 128 - return_code, f"was killed by signal {-return_code}"
+    else:
+        exit_code, how = return_code, f"exited with code {return_code}"
+    message = f"The function's process {how} without an answer."
+    return FunctionFailure(Invocation.FUNCTION_CRASHED, message, exit_code=exit_code)
+
+
+def flooded(kill_bytes: int) -> FunctionFailure:
+    """Why a process was killed that printed without end."""
+    message = f"The function printed more than {kill_bytes} bytes and was killed."
+    return FunctionFailure(Invocation.FUNCTION_CRASHED, message, exit_code=137)
+
+
+def _succeeded(frame: Frame) -> Answer:
+    metrics = frame.header.get("metrics")
+    try:
+        return Answer(None, _checked(frame.body), _cpu_time_s(metrics), _peak_memory_bytes(metrics))
+    except NotJson as error:
+        failure = _bad_output(f"The result is not JSON: {error}.")
+        return Answer(failure, b"", _cpu_time_s(metrics), _peak_memory_bytes(metrics))
+
+
+def _failed(header: Mapping[str, Any]) -> Answer:
+    code = SANDBOX_CODES.get(str(header.get("code")))
+    if code is None:
+        return Answer(_bad_output("The function's process sent an error of no known code."))
+    exit_code = header.get("exit_code")
+    failure = FunctionFailure(
+        code,
+        message=_text(header.get("message"), MAX_MESSAGE_CHARACTERS),
+        type=_text(header.get("error_type"), MAX_TYPE_CHARACTERS),
+        stack=_text(header.get("stack")),
+        exit_code=exit_code if type(exit_code) is int and 0 <= exit_code <= 255 else 0,
+    )
+    metrics = header.get("metrics")
+    return Answer(failure, b"", _cpu_time_s(metrics), _peak_memory_bytes(metrics))
+
+
+def _checked(result: bytes) -> bytes:
+    """`result` if it is a JSON document as the record takes it. Raises NotJson."""
+    try:
+        # json.loads would take UTF-16 for JSON too.
+        result.decode()
+    except UnicodeDecodeError as error:
+        raise NotJson("it is not UTF-8") from error
+    document = loads(result)
+    level: list[Any] = [document]
+    for _ in range(MAX_DEPTH):
+        level = [item for value in level for item in _items(value)]
+    if any(isinstance(value, dict | list) for value in level):
+        raise NotJson(f"it is nested deeper than {MAX_DEPTH} levels")
+    # Writing it again finds lone surrogates and numbers beyond a double.
+    dumps(document)
+    return result
+
+
+def _items(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
+
+
+def _too_large(limit: int) -> FunctionFailure:
+    message = f"The result is larger than {limit} bytes."
+    return FunctionFailure(Invocation.OUTPUT_TOO_LARGE, message)
+
+
+def _bad_output(message: str) -> FunctionFailure:
+    return FunctionFailure(Invocation.BAD_OUTPUT, message)
+
+
+def _text(value: Any, longest: int = 64 * 1024) -> str:
+    """`value` as text that protobuf and PostgreSQL take: without lone surrogates and NUL."""
+    if not isinstance(value, str):
+        return ""
+    text = value[:longest].encode("utf-8", "replace").decode()
+    return text.replace("\0", "\ufffd")
+
+
+def _cpu_time_s(metrics: Any) -> float | None:
+    value = metrics.get("cpu_time_s") if isinstance(metrics, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    # Neither NaN nor infinity is within the bounds.
+    return float(value) if 0 <= value < 1e9 else None
+
+
+def _peak_memory_bytes(metrics: Any) -> int | None:
+    value = metrics.get("peak_memory_bytes") if isinstance(metrics, dict) else None
+    return value if type(value) is int and 0 <= value <= _MAX_INT64 else None

@@ -1,0 +1,83 @@
+"""Frames between worker and shim, as `runtimes/CONTRACT.md` has them.
+
+What comes from a sandbox may be anything: lengths are checked before a byte is
+read for them, so nothing that a function sends makes the worker's memory grow.
+"""
+
+import asyncio
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MAX_HEADER_BYTES = 64 * 1024
+MAX_BODY_BYTES = 16 * 1024 * 1024
+
+_LENGTHS = struct.Struct(">II")
+
+
+class BrokenFrame(Exception):
+    """What came is no frame. The text says what is wrong with it."""
+
+
+class BodyTooLarge(BrokenFrame):
+    """The frame's body is larger than its reader takes."""
+
+
+class ConnectionEnded(Exception):
+    """The other side is gone: it closed the connection, or died."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One message: a JSON object with a `type`, and bytes."""
+
+    header: Mapping[str, Any]
+    body: bytes = b""
+
+    @property
+    def type(self) -> str:
+        """What it says."""
+        return str(self.header["type"])
+
+
+async def read_frame(reader: asyncio.StreamReader, max_body_bytes: int = MAX_BODY_BYTES) -> Frame:
+    """The next frame.
+
+    Raises BrokenFrame, BodyTooLarge (nothing of the body has been read) and
+    ConnectionEnded, also in the midst of a frame.
+    """
+    try:
+        header_length, body_length = _LENGTHS.unpack(await reader.readexactly(_LENGTHS.size))
+        if header_length > MAX_HEADER_BYTES:
+            raise BrokenFrame(f"a header of {header_length} bytes")
+        if body_length > MAX_BODY_BYTES:
+            raise BrokenFrame(f"a body of {body_length} bytes")
+        header = _header(await reader.readexactly(header_length))
+        if body_length > max_body_bytes:
+            raise BodyTooLarge(f"a body of {body_length} bytes")
+        return Frame(header, await reader.readexactly(body_length))
+    except (asyncio.IncompleteReadError, OSError) as error:
+        raise ConnectionEnded from error
+
+
+async def write_frame(writer: asyncio.StreamWriter, frame: Frame) -> None:
+    """Send `frame`. Raises ConnectionEnded."""
+    header = json.dumps(frame.header, ensure_ascii=False, separators=(",", ":")).encode()
+    try:
+        writer.write(_LENGTHS.pack(len(header), len(frame.body)) + header)
+        writer.write(frame.body)
+        await writer.drain()
+    except OSError as error:
+        raise ConnectionEnded from error
+
+
+def _header(data: bytes) -> Mapping[str, Any]:
+    try:
+        header = json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise BrokenFrame("a header that is not JSON") from error
+    if not isinstance(header, dict) or not isinstance(header.get("type"), str):
+        raise BrokenFrame("a header that is not an object with a type")
+    return header

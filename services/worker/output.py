@@ -1,0 +1,104 @@
+"""What a sandbox prints, as lines: capped while it is read, whatever it is."""
+
+import asyncio
+import codecs
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from services.worker.runtime import Line, OutputLimits, Stream
+
+MAX_LINE_BYTES = 64 * 1024
+READ_BYTES = 64 * 1024
+
+
+class Output:
+    """Both streams of one execution. Feed it bytes as they come, in pieces of any size.
+
+    It holds at most one unfinished line of each stream, so a line without an end
+    costs no more memory than a short one.
+    """
+
+    def __init__(self, on_line: Callable[[Line], None], limits: OutputLimits) -> None:
+        """Call `on_line` for every line within `limits`."""
+        self._on_line = on_line
+        self._limits = limits
+        self._streams = {stream: _LineSplitter() for stream in Stream}
+        self._kept_bytes = 0
+        self._read_bytes = 0
+        self.truncated = False
+        """Something was dropped."""
+        self.flooded = asyncio.Event()
+        """It printed more than `kill_bytes`: to be killed."""
+
+    def feed(self, stream: Stream, data: bytes) -> None:
+        """Take what was printed next on `stream`; beyond the caps it is dropped."""
+        self._read_bytes += len(data)
+        if self._read_bytes > self._limits.kill_bytes:
+            self.flooded.set()
+        if self.truncated:
+            return
+        for line in self._streams[stream].feed(data):
+            self._emit(stream, line)
+
+    def end(self, stream: Stream) -> None:
+        """`stream` is at its end: what it has printed since the last newline is a line too."""
+        if not self.truncated:
+            for line in self._streams[stream].end():
+                self._emit(stream, line)
+
+    async def drain(self, stream: Stream, reader: asyncio.StreamReader) -> None:
+        """Feed all that `reader` has, to its end."""
+        while data := await reader.read(READ_BYTES):
+            self.feed(stream, data)
+        self.end(stream)
+
+    def _emit(self, stream: Stream, line: bytes) -> None:
+        if self.truncated:
+            return
+        room = self._limits.log_bytes - self._kept_bytes
+        # A newline counts, or empty lines would be free.
+        self._kept_bytes += len(line) + 1
+        if self._kept_bytes > self._limits.log_bytes:
+            self.truncated = True
+            line = line[: _boundary(line, max(room - 1, 0))]
+            if not line:
+                return
+        self._on_line(Line(datetime.now(UTC), stream, line.decode()))
+
+
+class _LineSplitter:
+    """Bytes of one stream into lines of valid UTF-8 without NUL, which PostgreSQL cannot hold."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._rest = b""
+
+    def feed(self, data: bytes, *, final: bool = False) -> list[bytes]:
+        text = self._decoder.decode(data, final).replace("\0", "\ufffd").encode()
+        *ended, self._rest = (self._rest + text).split(b"\n")
+        lines = [part for line in ended for part in _parts(line)]
+        if len(self._rest) > MAX_LINE_BYTES:
+            *full, self._rest = _parts(self._rest)
+            lines += full
+        return lines
+
+    def end(self) -> list[bytes]:
+        lines = self.feed(b"", final=True)
+        return [*lines, self._rest] if self._rest else lines
+
+
+def _parts(line: bytes) -> list[bytes]:
+    """`line` in pieces of at most MAX_LINE_BYTES, cut between characters."""
+    parts = []
+    while len(line) > MAX_LINE_BYTES:
+        cut = _boundary(line, MAX_LINE_BYTES)
+        parts.append(line[:cut])
+        line = line[cut:]
+    return [*parts, line]
+
+
+def _boundary(text: bytes, index: int) -> int:
+    """The last index at or before `index` where a character of `text` begins."""
+    while 0 < index < len(text) and text[index] & 0xC0 == 0x80:
+        index -= 1
+    return index
