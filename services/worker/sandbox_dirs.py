@@ -2,8 +2,9 @@
 
 A sandbox is named `<boot>-<number>`. Each running worker holds a lock on a file of
 its boot in `<work_dir>/.boots/<stack>/`: the kernel lets go of it when the worker
-ends, however it ends. So a boot file that nobody holds is a dead worker's, and
-what bears its name may be removed; other stacks' files are not even looked at.
+ends, however it ends, and containers that mount the same directory see it. So a
+boot file that nobody holds is a dead worker's, and what bears its name may be
+removed; other stacks' files are not even looked at.
 """
 
 import asyncio
@@ -66,6 +67,11 @@ class SandboxDirs:
         """What this boot's sandboxes are named after."""
         return self._boot
 
+    @property
+    def boot_file(self) -> Path:
+        """The file whose lock is held while this boot lives."""
+        return (self._boots / self._boot).absolute()
+
     def open(self) -> list[str]:
         """Say that this boot lives, and remove what dead boots of this stack left.
 
@@ -79,8 +85,10 @@ class SandboxDirs:
             )
         try:
             self._make_directories()
-            self._lock = _hold(self._boots / self._boot)
-            dead = [boot for boot in _names(self._boots) if self._is_dead(boot)]
+            self._lock = _hold(self.boot_file)
+            # Names with a dot are boots that are about to be.
+            boots = [boot for boot in _names(self._boots) if not boot.startswith(".")]
+            dead = [boot for boot in boots if is_dead(self._boots / boot)]
             for boot in dead:
                 self._remove_all(boot)
         except OSError as error:
@@ -96,7 +104,7 @@ class SandboxDirs:
         """End this boot; nothing of it is left."""
         if self._lock is not None:
             self._remove_all(self._boot)
-            (self._boots / self._boot).unlink(missing_ok=True)
+            self.boot_file.unlink(missing_ok=True)
             os.close(self._lock)
             self._lock = None
 
@@ -114,6 +122,7 @@ class SandboxDirs:
             await asyncio.shield(asyncio.to_thread(_remove, directory.path))
 
     def _create(self, function_id: str) -> SandboxDir:
+        self._stay_marked()
         name = f"{self._boot}-{next(self._numbers):x}"
         path = self._work_dir / function_id / name
         while True:
@@ -129,30 +138,28 @@ class SandboxDirs:
         directory.run_dir.chmod(0o755)
         return directory
 
+    def _stay_marked(self) -> None:
+        """Keep the boot file from looking old to cleaners of /tmp; make it anew if one took it."""
+        if self._lock is None:
+            return
+        os.utime(self._lock)
+        if os.fstat(self._lock).st_nlink == 0:
+            self._make_directories()
+            os.close(self._lock)
+            self._lock = _hold(self.boot_file)
+
     def _make_directories(self) -> None:
         if not self._work_dir.is_dir():
             self._work_dir.mkdir(parents=True, exist_ok=True)
             # Shared, as /tmp is: stacks of several users may use one directory.
             self._work_dir.chmod(0o1777)
+        if self._work_dir.stat().st_uid not in (0, os.geteuid()):
+            # Its owner could put other code into our sandboxes.
+            raise PermissionError(f"{self._work_dir} belongs to another user")
         if not self._boots.parent.is_dir():
             self._boots.parent.mkdir(exist_ok=True)
             self._boots.parent.chmod(0o1777)
         self._boots.mkdir(mode=0o700, exist_ok=True)
-
-    def _is_dead(self, boot: str) -> bool:
-        if boot == self._boot:
-            return False
-        try:
-            descriptor = os.open(self._boots / boot, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        finally:
-            os.close(descriptor)
-        return True
 
     def _remove_all(self, boot: str) -> None:
         for function_id in _names(self._work_dir):
@@ -166,18 +173,32 @@ def short_boot(boot_id: str) -> str:
     return boot_id.replace("-", "")[-12:]
 
 
-def _hold(file: Path) -> int:
-    """A descriptor that holds `file`'s lock until it is closed."""
-    while True:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        # A worker that started at the same time may have taken it for dead before it was held.
-        try:
-            if os.fstat(descriptor).st_ino == file.stat().st_ino:
-                return descriptor
-        except FileNotFoundError:
-            pass
+def is_dead(boot_file: Path) -> bool:
+    """Whether the boot that this file marks has ended."""
+    try:
+        descriptor = os.open(boot_file, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        # Shared: two that look at once must not take each other for the living.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
         os.close(descriptor)
+    return True
+
+
+def _hold(file: Path) -> int:
+    """A descriptor that holds `file`'s lock until it is closed.
+
+    The file is locked before it has its name: nobody can see it and take it for dead.
+    """
+    nameless = file.with_name(f".{file.name}")
+    descriptor = os.open(nameless, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    nameless.rename(file)
+    return descriptor
 
 
 def _names(directory: Path) -> list[str]:
