@@ -178,7 +178,7 @@ def encode(value):
 def check_depth(value, depth=0):
     if isinstance(value, (dict, list, tuple)):
         if depth >= MAX_DEPTH:
-            raise ValueError("it is nested deeper than %d levels" % MAX_DEPTH)
+            raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
         for item in value.values() if isinstance(value, dict) else value:
             check_depth(item, depth + 1)
 
@@ -201,7 +201,7 @@ def as_document(printed):
 
 
 def too_large():
-    return Failure("OUTPUT_TOO_LARGE", "the result is larger than %d bytes" % MAX_RESULT_BYTES)
+    return Failure("OUTPUT_TOO_LARGE", f"the result is larger than {MAX_RESULT_BYTES} bytes")
 
 
 def crashed(return_code):
@@ -209,9 +209,9 @@ def crashed(return_code):
         try:
             name = signal.Signals(-return_code).name
         except ValueError:
-            name = "signal %d" % -return_code
+            name = f"signal {-return_code}"
         return Failure("FUNCTION_CRASHED", f"killed by {name}", exit_code=128 - return_code)
-    message = "exited with code %d" % return_code
+    message = f"exited with code {return_code}"
     return Failure("FUNCTION_CRASHED", message, exit_code=return_code)
 
 
@@ -343,7 +343,7 @@ def load(header):
 
 def serve(connection):
     """The whole conversation, until the worker closes its side."""
-    version = "%d.%d.%d" % sys.version_info[:3]
+    version = ".".join(map(str, sys.version_info[:3]))
     connection.send({"type": "hello", "protocol": 1, "runtime": "python", "version": version})
     frame = connection.receive()
     if frame is None:
