@@ -20,7 +20,7 @@ from services.worker.conversation import Answer, Conversation, Listener, NoShim,
 from services.worker.frames import ConnectionEnded
 from services.worker.go_build import BINARY, ENVIRONMENT, Build, GoBuilder
 from services.worker.output import Output
-from services.worker.processes import Child, adopt_orphans, kill_marked
+from services.worker.processes import Child, kill_marked
 from services.worker.runtime import (
     Assignment,
     FunctionFailure,
@@ -69,9 +69,8 @@ class ProcessRuntime:
             worker_id=self._worker_id,
             runtimes=sorted(self._toolchain.executables),
         )
-        adopt_orphans()
         dead = await asyncio.to_thread(self._dirs.open)
-        await kill_marked([f"{boot}-" for boot in dead])
+        kill_marked([f"{boot}-" for boot in dead])
         self._dirs.bury(dead)
 
     def images(self) -> Mapping[str, str]:
@@ -94,7 +93,11 @@ class ProcessRuntime:
         async with self._dirs.sandbox(assignment.spec.function_id) as sandbox:
             try:
                 listener = await asyncio.to_thread(_furnish, sandbox, assignment.payload)
-                child = self._spawn(assignment, sandbox)
+                try:
+                    child = self._spawn(assignment, sandbox)
+                except BaseException:
+                    listener.close()
+                    raise
             except OSError as error:
                 raise RuntimeUnavailable(f"no process could be started: {error}") from error
             async with _Supervision(child, listener, output, self._limits) as supervision:
@@ -116,7 +119,7 @@ class ProcessRuntime:
     async def close(self) -> None:
         """Nothing of this boot is left."""
         await self._builder.close()
-        await kill_marked([f"{self._dirs.boot}-"])
+        kill_marked([f"{self._dirs.boot}-"])
         await asyncio.to_thread(self._dirs.close)
 
     @property
@@ -194,9 +197,6 @@ class _Supervision:
         self._conversation: Conversation | None = None
 
     async def __aenter__(self) -> "_Supervision":
-        for stream, reader in zip(Stream, await self._child.streams(), strict=True):
-            task = asyncio.create_task(self._output.drain(stream, reader), name="drain")
-            self._draining.append(task)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -217,6 +217,9 @@ class _Supervision:
 
     async def greeted(self) -> Conversation:
         """The conversation, once the interpreter is up. Raises RuntimeUnavailable."""
+        for stream, reader in zip(Stream, await self._child.streams(), strict=True):
+            task = asyncio.create_task(self._output.drain(stream, reader), name="drain")
+            self._draining.append(task)
         greeting = asyncio.create_task(self._greeting(), name="wait for a shim")
         try:
             await asyncio.wait(
@@ -250,6 +253,7 @@ class _Supervision:
         finally:
             asking.cancel()
             flood.cancel()
+        self._child.note_below()
         conversation.close()
         if answer.failure is None or answer.cpu_time_s is not None:
             # It answered, and flushes its output; what hangs is killed.

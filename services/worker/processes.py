@@ -2,8 +2,8 @@
 
 A sandbox's processes are found in two ways, of which either suffices: by a mark in
 their environment, and by descent. On Linux each child is made the reaper of what
-is below it, and so is the worker of what its dead children leave: a process that
-left its group, its session and its environment is still somebody's child.
+is below it: what left its group, its session and its environment is still below it,
+and is noted before the child may end.
 """
 
 import asyncio
@@ -26,12 +26,6 @@ _LINUX = sys.platform == "linux"
 _libc = ctypes.CDLL(None) if _LINUX else None
 
 
-def adopt_orphans() -> None:
-    """Make this process the parent of what its dead children leave."""
-    if _libc is not None:
-        _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
 class Child:
     """One child process, in a session of its own; it dies with this process."""
 
@@ -40,6 +34,7 @@ class Child:
     ) -> None:
         """Start `command`, both its streams on pipes. Raises OSError."""
         self._mark = mark
+        self._below: set[tuple[int, bytes]] = set()
         parent = os.getpid()
 
         def before_exec() -> None:
@@ -57,9 +52,8 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            preexec_fn=before_exec,
+            preexec_fn=before_exec,  # noqa: PLW1509
         )
-        _own.add(self._process.pid)
 
     async def streams(self) -> tuple[asyncio.StreamReader, asyncio.StreamReader]:
         """Its stdout and stderr."""
@@ -77,9 +71,15 @@ class Child:
         """Its return code, -n for signal n, once it has ended."""
         if _LINUX and self._process.poll() is None:
             await _ended(self._process.pid)
-        while self._process.poll() is None:
+        while self._process.poll() is None:  # noqa: ASYNC110 - nothing tells of it elsewhere
             await asyncio.sleep(_POLL_S)
         return int(self._process.returncode)
+
+    def note_below(self) -> None:
+        """Remember what is below it now, to be killed even if it ends before."""
+        if _LINUX and self._process.poll() is None:
+            below = _descendants(self._process.pid) - {self._process.pid}
+            self._below |= {(pid, _birth(pid)) for pid in below}
 
     async def kill(self) -> int:
         """Kill it and all below it, and wait; its return code."""
@@ -91,57 +91,24 @@ class Child:
                 os.killpg(pid, signal.SIGKILL)
             self._process.kill()
         code = await self.wait()
-        _own.discard(pid)
-        await kill_left({self._mark})
+        for below, birth in self._below:
+            # The number may be another's by now.
+            if birth and _birth(below) == birth:
+                _kill_tree(below)
+        kill_marked([self._mark])
         return code
 
 
-async def kill_left(marks: Iterable[str]) -> None:
-    """Kill what bears one of these marks, and what dead children of this process left."""
+def kill_marked(marks: Iterable[str]) -> None:
+    """Kill what bears one of these marks; one that ends in a dash stands for all it begins."""
     if not _LINUX:
         return
-    wanted = {f"{MARK}={mark}".encode() for mark in marks}
-    for _ in range(100):
-        left = [pid for pid in _pids() if pid not in _own and _is_left(pid, wanted)]
-        if not left:
-            return
-        for pid in left:
-            _kill_tree(pid)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
-        await asyncio.sleep(_POLL_S / 4)
-
-
-async def kill_marked(prefixes: Iterable[str]) -> None:
-    """Kill what bears a mark that begins with one of these."""
-    if not _LINUX:
-        return
-    wanted = tuple(f"{MARK}={prefix}".encode() for prefix in prefixes)
-    if not wanted:
-        return
+    exact = {f"{MARK}={mark}".encode() for mark in marks}
+    prefixes = tuple(mark for mark in exact if mark.endswith(b"-"))
     for pid in _pids():
-        if any(entry.startswith(wanted) for entry in _environment(pid)):
+        environment = _environment(pid)
+        if exact & environment or any(entry.startswith(prefixes) for entry in environment):
             _kill_tree(pid)
-
-
-_own: set[int] = set()
-"""Children that are to live: the others that this process has were adopted."""
-
-
-def _is_left(pid: int, marks: set[bytes]) -> bool:
-    if pid == os.getpid():
-        return False
-    if marks & _environment(pid):
-        return True
-    # A living child keeps its orphans: what came to us is a dead one's.
-    return _parent(pid) == os.getpid() and bool(_marked_session(pid))
-
-
-def _marked_session(pid: int) -> bool:
-    """Whether it was started by a sandbox: nothing of the worker's is in another session."""
-    with contextlib.suppress(OSError):
-        return os.getsid(pid) != os.getsid(0)
-    return False
 
 
 def _kill_tree(root: int) -> None:
@@ -182,6 +149,14 @@ def _parent(pid: int) -> int:
         return int((_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()[1])
     except (OSError, ValueError, IndexError):
         return -1
+
+
+def _birth(pid: int) -> bytes:
+    """When it was started: with its number, it is this process and no other."""
+    try:
+        return (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()[19]
+    except (OSError, IndexError):
+        return b""
 
 
 def _environment(pid: int) -> set[bytes]:
