@@ -10,8 +10,8 @@ from services.background import running
 from services.gateway import assets
 from services.gateway.addresses import Address
 from services.gateway.health import Health
-from services.gateway.probes import FUNCTIONS, INVOCATIONS, probes
-from services.gateway.render import PUBLIC_SERVICES
+from services.gateway.probes import probes
+from services.gateway.public import FUNCTIONS, INVOCATIONS, PUBLIC_SERVICES
 from services.gateway.settings import Settings
 from services.gateway.web import application, serve
 from services.server import Server

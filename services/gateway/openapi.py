@@ -9,10 +9,9 @@ from typing import Any
 
 from services.gateway.descriptors import Descriptors
 from services.gateway.operations import STATUS, Errors, Operation, bindings, json_response
+from services.gateway.public import PUBLIC_SERVICES
 from services.gateway.rules import Schema
 from services.gateway.schemas import PREFIX, Schemas
-
-SERVICES = ("faas.v1.FunctionService", "faas.v1.InvocationService")
 
 _ABOUT = """\
 Functions, invoked over HTTP and gRPC alike: this document is made from the protos \
@@ -31,7 +30,7 @@ def document(descriptor_set: bytes) -> dict[str, Any]:
     errors = Errors(descriptors)
     schemas.enum(f"{PREFIX}ErrorReason")
     paths: dict[str, dict[str, Any]] = {}
-    for service in SERVICES:
+    for service in PUBLIC_SERVICES:
         for method in descriptors.services[service].method:
             for index, (verb, path, body) in enumerate(bindings(method)):
                 operation = Operation(descriptors, schemas, errors, service, method, path, body)
@@ -48,7 +47,7 @@ def document(descriptor_set: bytes) -> dict[str, Any]:
         "servers": [{"url": "/"}],
         "tags": [
             {"name": s.removeprefix(PREFIX), "description": descriptors.comments.get(s, "")}
-            for s in SERVICES
+            for s in PUBLIC_SERVICES
         ],
         "paths": paths,
         "components": {

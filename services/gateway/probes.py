@@ -14,10 +14,8 @@ from faas.v1 import invocation_service_pb2, worker_pb2
 from faas.v1.invocation_service_pb2_grpc import InvocationServiceStub
 from services.channels import connect
 from services.gateway.health import NotServing, Probe
+from services.gateway.public import FUNCTIONS, INVOCATIONS
 from services.gateway.settings import Settings
-
-FUNCTIONS = "faas.v1.FunctionService"
-INVOCATIONS = "faas.v1.InvocationService"
 
 
 @asynccontextmanager

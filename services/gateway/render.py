@@ -6,17 +6,11 @@ import sys
 import jinja2
 from google.protobuf import descriptor_pb2
 
-from faas.v1 import function_service_pb2, invocation_service_pb2
 from services.gateway import assets
 from services.gateway.addresses import Address
+from services.gateway.public import PUBLIC_SERVICES
 from services.gateway.replies import OTHER, UPSTREAM_FAILURES, replies
 from services.gateway.settings import EnvoySettings
-
-# What is routed from outside, and so transcoded and reflected.
-PUBLIC_SERVICES = (
-    function_service_pb2.DESCRIPTOR.services_by_name["FunctionService"].full_name,
-    invocation_service_pb2.DESCRIPTOR.services_by_name["InvocationService"].full_name,
-)
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 

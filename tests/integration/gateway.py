@@ -6,6 +6,7 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import envoy
@@ -77,7 +78,10 @@ class Functions(Unserved):
         return function_service_pb2.ListFunctionsResponse()
 
     async def UpdateFunction(self, request, call: Call):
-        raise EtagMismatch
+        self.requests.append(request)
+        if request.etag:
+            raise EtagMismatch
+        return function_pb2.Function(id="func-1", name=request.function_id)
 
     async def DeleteFunction(self, request, call: Call):
         return Empty()
@@ -218,3 +222,41 @@ async def serving(address: str, *services: tuple) -> AsyncIterator[Server]:
         yield server
     finally:
         await server.stop()
+
+
+@dataclass
+class Stack:
+    """Envoy before both services, each of which remembers its calls."""
+
+    envoy: Envoy
+    functions: Functions
+    invocations: Invocations
+
+
+@asynccontextmanager
+async def running_stack(directory: Path, **settings: object) -> AsyncIterator[Stack]:
+    """The whole of it, on unix sockets in `directory`."""
+    directory.mkdir()
+    functions, invocations = Functions(), Invocations()
+    async with (
+        serving(
+            f"unix:{directory}/functions_address.sock",
+            (FUNCTION_SERVICE, functions),
+            (REGISTRY_SERVICE, Unserved()),
+        ),
+        serving(f"unix:{directory}/invocations_address.sock", (INVOCATION_SERVICE, invocations)),
+        running_envoy(directory, **settings) as proxy,
+    ):
+        yield Stack(proxy, functions, invocations)
+
+
+def reason(answer: httpx.Response) -> str:
+    """The reason in an error's body, whose shape is checked on the way."""
+    body = answer.json()
+    assert set(body) == {"code", "message", "details"}
+    assert body["message"]
+    info = body["details"][0]
+    assert info["@type"] == "type.googleapis.com/google.rpc.ErrorInfo"
+    assert info["domain"] == "faas-mesh"
+    assert answer.headers["content-type"] == "application/json"
+    return info["reason"]

@@ -1,0 +1,118 @@
+"""What the conformance suite runs on: every runtime implementation."""
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from services.worker.process_runtime import ProcessRuntime
+from services.worker.runtime import (
+    Assignment,
+    FunctionSpec,
+    Line,
+    OutputLimits,
+    Runtime,
+    Verdict,
+)
+
+SOURCES = {"python": "main.py", "node": "main.js", "go": "main.go"}
+LIMITS = OutputLimits(log_bytes=64 * 1024, kill_bytes=4 * 1024 * 1024)
+
+
+@dataclass
+class Ran:
+    """What one execution came to."""
+
+    verdict: Verdict
+    lines: list[Line] = field(default_factory=list)
+
+    @property
+    def texts(self) -> list[str]:
+        return [line.text for line in self.lines]
+
+
+class Bench:
+    """Runs functions from their source."""
+
+    def __init__(self, runtime: Runtime, directory: Path) -> None:
+        self.runtime = runtime
+        self.directory = directory
+
+    def spec(
+        self,
+        language: str,
+        files: str | Mapping[str, str],
+        handler: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> FunctionSpec:
+        home = self.directory / uuid4().hex
+        code = home / "code"
+        code.mkdir(parents=True)
+        if isinstance(files, str):
+            files = {SOURCES[language]: files}
+        for name, text in files.items():
+            (code / name).parent.mkdir(parents=True, exist_ok=True)
+            (code / name).write_text(text)
+        if handler is None:
+            handler = "main.Handler" if language == "go" else "main.handler"
+        return FunctionSpec(
+            function_id=f"func-{uuid4()}",
+            version=3,
+            runtime=language,
+            handler=handler,
+            memory_mb=256,
+            cpus=1,
+            env=env or {},
+            code_dir=code,
+            build_dir=home / "build",
+        )
+
+    def assignment(
+        self, spec: FunctionSpec, payload: bytes = b"null", timeout_s: float = 60
+    ) -> Assignment:
+        return Assignment(
+            invocation_id="inv-1",
+            attempt=2,
+            spec=spec,
+            function_name="tried",
+            payload=payload,
+            payload_type="application/json",
+            timeout_s=timeout_s,
+            context={"traceparent": "00-a-b-01"},
+        )
+
+    async def run(self, spec: FunctionSpec, payload: bytes = b"null", timeout_s: float = 60) -> Ran:
+        failure = await self.runtime.prepare(spec)
+        if failure is not None:
+            return Ran(Verdict(failure=failure))
+        lines: list[Line] = []
+        verdict = await self.runtime.execute(
+            self.assignment(spec, payload, timeout_s), lines.append
+        )
+        return Ran(verdict, lines)
+
+
+@pytest.fixture
+def work_dir() -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="faas-c-", dir="/tmp"))
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(params=["process"])
+async def bench(request: pytest.FixtureRequest, work_dir: Path) -> AsyncIterator[Bench]:
+    runtime = ProcessRuntime(
+        work_dir=work_dir / "w",
+        stack="test",
+        worker_id="worker-1",
+        boot_id=str(uuid4()),
+        limits=LIMITS,
+    )
+    await runtime.start()
+    yield Bench(runtime, work_dir / "functions")
+    assert not list((work_dir / "w").glob("func-*")), "a sandbox's directory was left"
+    await runtime.close()

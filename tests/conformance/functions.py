@@ -1,0 +1,145 @@
+"""The functions of the suite: what each does, in three languages."""
+
+GO = """package main
+
+import (
+	"context"
+	"encoding/json"
+	{imports}
+)
+
+func Handler(ctx context.Context, payload json.RawMessage) (any, error) {{
+	{body}
+}}
+"""
+
+
+def go(body: str, *imports: str) -> str:
+    """A handler in Go with this body."""
+    return GO.format(body=body, imports="\n\t".join(f'"{name}"' for name in imports))
+
+
+def go_program(body: str, *imports: str) -> str:
+    """A program in Go with this body."""
+    lines = "\n".join(f'\t"{name}"' for name in imports)
+    return f"package main\n\nimport (\n{lines}\n)\n\nfunc main() {{\n\t{body}\n}}\n"
+
+
+ECHO = {
+    "python": "def handler(payload):\n    return payload\n",
+    "node": "exports.handler = (payload) => payload;\n",
+    "go": go("return payload, nil"),
+}
+ASYNC = {
+    "python": "import asyncio\nasync def handler(p, c):\n"
+    "    await asyncio.sleep(0)\n    return p\n",
+    "node": "export const handler = async (payload, context) => payload;\n",
+}
+RAISE = {
+    "python": "def inner():\n    raise LookupError('lost')\n\ndef handler(p, c):\n    inner()\n",
+    "node": "function inner() {\n  throw new RangeError('lost');\n}\n"
+    "exports.handler = (p, c) => {\n  inner();\n};\n",
+    "go": go('panic(errors.New("lost"))', "errors"),
+}
+RAISED = {
+    "python": ("LookupError", ["main.py", "inner", "handler"]),
+    "node": ("RangeError", ["main.js:2", "inner"]),
+    "go": ("*errors.errorString", ["main.go:"]),
+}
+BROKEN = {
+    "python": "def handler(:\n",
+    "node": "exports.handler = (;\n",
+    "go": "package main\n\nfunc Handler( {\n",
+}
+MISSING = {
+    "python": "x = 1\n",
+    "node": "exports.x = 1;\n",
+    "go": "package main\n\nvar X = 1\n",
+}
+NOT_JSON = {
+    "python": "def handler(p):\n    return float('nan')\n",
+    "node": "exports.handler = (p) => NaN;\n",
+    "go": go("return math.NaN(), nil", "math"),
+}
+HUGE = {
+    "python": "def handler(p):\n    return 'x' * (1 << 20)\n",
+    "node": "exports.handler = (p) => 'x'.repeat(1 << 20);\n",
+    "go": go('return strings.Repeat("x", 1<<20), nil', "strings"),
+}
+EXIT = {
+    "python": "import os\ndef handler(p):\n    os._exit(7)\n",
+    "node": "exports.handler = (p) => process.exit(7);\n",
+    "go": go("os.Exit(7)\n\treturn nil, nil", "os"),
+}
+SIGNAL = {
+    "python": "import os, signal\ndef handler(p):\n    os.kill(os.getpid(), signal.SIGKILL)\n",
+    "node": "exports.handler = async (p) => { process.kill(process.pid, 'SIGKILL');"
+    " await new Promise(() => {}); };\n",
+    "go": go("syscall.Kill(os.Getpid(), syscall.SIGKILL)\n\tselect {}", "os", "syscall"),
+}
+SLEEP = {
+    "python": "import time\ndef handler(p):\n    print('in', flush=True)\n    time.sleep(60)\n",
+    "node": "exports.handler = async () => { console.log('in');"
+    " await new Promise((r) => setTimeout(r, 60000)); };\n",
+    "go": go('fmt.Println("in")\n\ttime.Sleep(time.Minute)\n\treturn nil, nil', "fmt", "time"),
+}
+BUSY = {
+    "python": "def handler(p):\n    while True: pass\n",
+    "node": "exports.handler = () => { for (;;); };\n",
+    "go": go("for {\n\t}"),
+}
+HANG_AT_IMPORT = {
+    "python": "while True: pass\n",
+    "node": "for (;;);\n",
+    "go": go("return wait, nil") + "\nvar wait = func() int { for { } }()\n",
+}
+PRINT = {
+    "python": "import sys\ndef handler(p):\n    print('one')\n    print('two')\n"
+    "    print('err', file=sys.stderr)\n",
+    "node": "exports.handler = (p) => { console.log('one'); console.log('two');"
+    " console.error('err'); };\n",
+    "go": go(
+        'fmt.Println("one")\n\tfmt.Println("two")\n\tfmt.Fprintln(os.Stderr, "err")\n'
+        "\treturn nil, nil",
+        "fmt",
+        "os",
+    ),
+}
+FLOOD = {
+    "python": "def handler(p):\n    while True: print('x' * 1000)\n",
+    "node": "exports.handler = (p) => { for (;;) console.log('x'.repeat(1000)); };\n",
+    "go": go('for {\n\t\tfmt.Println(strings.Repeat("x", 1000))\n\t}', "fmt", "strings"),
+}
+VARIABLES = {
+    "python": "import os\nAT_IMPORT = os.environ['KEY']\ndef handler(p, c):\n"
+    "    return [AT_IMPORT, os.environ['FAAS_ATTEMPT'], os.environ['FAAS_FUNCTION_NAME'],"
+    " os.environ.get('SECRET_OF_THE_WORKER'), os.environ['FAAS_TRACEPARENT']]\n",
+    "node": "const atImport = process.env.KEY;\nconst e = process.env;\n"
+    "exports.handler = (p, c) => [atImport, e.FAAS_ATTEMPT, e.FAAS_FUNCTION_NAME,"
+    " e.SECRET_OF_THE_WORKER ?? null, e.FAAS_TRACEPARENT];\n",
+    "go": go(
+        'return []any{atImport, os.Getenv("FAAS_ATTEMPT"), os.Getenv("FAAS_FUNCTION_NAME"),\n'
+        '\t\tvalue("SECRET_OF_THE_WORKER"), os.Getenv("FAAS_TRACEPARENT")}, nil',
+        "os",
+    )
+    + '\nvar atImport = os.Getenv("KEY")\n\nfunc value(name string) any {\n'
+    "\tif v, ok := os.LookupEnv(name); ok {\n\t\treturn v\n\t}\n\treturn nil\n}\n",
+}
+PROGRAM = {
+    "python": "import os, sys\nprint('log', file=sys.stderr)\n"
+    "print(os.environ['FUNCTION_PAYLOAD'])\n",
+    "node": "console.error('log');\nconsole.log(process.env.FUNCTION_PAYLOAD);\n",
+    "go": go_program(
+        'fmt.Fprintln(os.Stderr, "log")\n\tfmt.Println(os.Getenv("FUNCTION_PAYLOAD"))', "fmt", "os"
+    ),
+}
+PROGRAM_TEXT = {
+    "python": "print('not json')\n",
+    "node": "console.log('not json');\n",
+    "go": go_program('fmt.Println("not json")', "fmt"),
+}
+PROGRAM_EXIT = {
+    "python": "raise SystemExit(3)\n",
+    "node": "process.exit(3);\n",
+    "go": go_program("os.Exit(3)", "os"),
+}

@@ -1,0 +1,163 @@
+"""Every language on every runtime keeps `runtimes/CONTRACT.md`."""
+
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from faas.v1.invocation_pb2 import Invocation
+from services.worker.runtime import Line, Stream
+from tests.conformance import functions
+from tests.conformance.conftest import Bench
+
+LANGUAGES = ["python", "node", "go"]
+PAYLOADS = {
+    "null": None,
+    "integer": 2**53,
+    "unicode": "grüße, 世界 \U0001f680 \u0000",
+    "empty": {},
+    "nested": {"a": [1, 2.5, True, None, {"b": "c"}]},
+    "large": "x" * (1024 * 1024 - 2),
+}
+
+pytestmark = pytest.mark.parametrize("language", LANGUAGES)
+
+
+@pytest.mark.parametrize("payload", PAYLOADS.values(), ids=PAYLOADS)
+async def test_a_payload_comes_back(bench: Bench, language: str, payload: object) -> None:
+    document = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+    ran = await bench.run(bench.spec(language, functions.ECHO[language]), document)
+    assert ran.verdict.failure is None
+    assert json.loads(ran.verdict.result) == payload
+    assert ran.verdict.cpu_time_s is not None
+    assert ran.verdict.peak_memory_bytes
+
+
+async def test_async_handlers(bench: Bench, language: str) -> None:
+    if language not in functions.ASYNC:
+        pytest.skip("Go has no async functions")
+    ran = await bench.run(bench.spec(language, functions.ASYNC[language]), b"5")
+    assert (ran.verdict.failure, ran.verdict.result) == (None, b"5")
+
+
+async def test_a_raised_error(bench: Bench, language: str) -> None:
+    ran = await bench.run(bench.spec(language, functions.RAISE[language]))
+    failure = ran.verdict.failure
+    error_type, parts = functions.RAISED[language]
+    assert failure is not None
+    assert (failure.code, failure.type) == (Invocation.FUNCTION_ERROR, error_type)
+    assert failure.message == "lost"
+    assert all(part in failure.stack for part in parts)
+    assert "shim" not in failure.stack
+    assert "zz_faas" not in failure.stack
+    assert str(bench.directory) not in failure.stack
+
+
+FAILURES = {
+    "broken": (functions.BROKEN, Invocation.FUNCTION_ERROR, 0),
+    "missing": (functions.MISSING, Invocation.FUNCTION_ERROR, 0),
+    "not JSON": (functions.NOT_JSON, Invocation.BAD_OUTPUT, 0),
+    "huge": (functions.HUGE, Invocation.OUTPUT_TOO_LARGE, 0),
+    "exit": (functions.EXIT, Invocation.FUNCTION_CRASHED, 7),
+    "signal": (functions.SIGNAL, Invocation.FUNCTION_CRASHED, 137),
+    "flood": (functions.FLOOD, Invocation.FUNCTION_CRASHED, 137),
+}
+
+
+@pytest.mark.parametrize(("sources", "code", "exit_code"), FAILURES.values(), ids=FAILURES)
+async def test_a_failure(
+    bench: Bench, language: str, sources: dict[str, str], code: int, exit_code: int
+) -> None:
+    ran = await bench.run(bench.spec(language, sources[language]))
+    failure = ran.verdict.failure
+    assert failure is not None
+    assert (failure.code, failure.exit_code) == (code, exit_code), failure
+    assert failure.message
+    assert str(bench.directory) not in failure.message + failure.stack
+
+
+@pytest.mark.parametrize("sources", [functions.SLEEP, functions.BUSY, functions.HANG_AT_IMPORT])
+async def test_the_timeout(bench: Bench, language: str, sources: dict[str, str]) -> None:
+    ran = await bench.run(bench.spec(language, sources[language]), timeout_s=1.5)
+    assert ran.verdict.failure is not None
+    assert ran.verdict.failure.code == Invocation.TIMEOUT
+
+
+async def test_logs_in_order(bench: Bench, language: str) -> None:
+    ran = await bench.run(bench.spec(language, functions.PRINT[language]))
+    assert ran.verdict.failure is None
+    assert ran.verdict.result == b"null"
+    assert [x.text for x in ran.lines if x.stream is Stream.STDOUT] == ["one", "two"]
+    assert [x.text for x in ran.lines if x.stream is Stream.STDERR] == ["err"]
+
+
+async def test_the_environment(
+    bench: Bench, language: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_OF_THE_WORKER", "leaked")
+    spec = bench.spec(language, functions.VARIABLES[language], env={"KEY": "value"})
+    ran = await bench.run(spec)
+    assert ran.verdict.failure is None
+    assert json.loads(ran.verdict.result) == ["value", "2", "tried", None, "00-a-b-01"]
+
+
+PROGRAMS = {
+    "JSON": (functions.PROGRAM, b'{"a":1}', {"a": 1}, ["log"]),
+    "text": (functions.PROGRAM_TEXT, b"null", "not json", []),
+}
+
+
+@pytest.mark.parametrize(("sources", "payload", "result", "lines"), PROGRAMS.values(), ids=PROGRAMS)
+async def test_programs(
+    bench: Bench,
+    language: str,
+    sources: dict[str, str],
+    payload: bytes,
+    result: object,
+    lines: list[str],
+) -> None:
+    ran = await bench.run(bench.spec(language, sources[language], "main"), payload)
+    assert ran.verdict.failure is None
+    assert json.loads(ran.verdict.result) == result
+    assert ran.texts == lines
+
+
+async def test_a_program_that_exits(bench: Bench, language: str) -> None:
+    ran = await bench.run(bench.spec(language, functions.PROGRAM_EXIT[language], "main"))
+    assert ran.verdict.failure is not None
+    assert ran.verdict.failure.code == Invocation.FUNCTION_CRASHED
+    assert ran.verdict.failure.exit_code == 3
+
+
+async def test_cancelling_kills(bench: Bench, language: str) -> None:
+    spec = bench.spec(language, functions.SLEEP[language])
+    assert await bench.runtime.prepare(spec) is None
+    printed = asyncio.Event()
+
+    def on_line(_: Line) -> None:
+        printed.set()
+
+    running = asyncio.create_task(bench.runtime.execute(bench.assignment(spec), on_line))
+    async with asyncio.timeout(60):
+        await printed.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert not _running_in(spec.code_dir)
+
+
+def _running_in(directory: Path) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if os.readlink(entry / "cwd").startswith(str(directory)):
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    for pid in found:
+        os.kill(pid, signal.SIGKILL)
+    return found
