@@ -225,7 +225,9 @@ async def test_what_only_the_mesh_may_say_is_stripped(stack):
         await http.get("/functions/hello", headers={**forged, "authorization": "Bearer mine"})
     metadata = dict(stack.functions.calls[-1].metadata)
     assert metadata["authorization"] == "Bearer mine"
-    # Envoy says who called: for a caller on loopback, an address of its own machine.
+    # Envoy's own: who called (for loopback, an address of this machine), and what path.
     assert "," not in metadata.pop("x-forwarded-for")
+    assert metadata.pop("x-envoy-original-path") == "/functions/hello"
+    assert metadata.pop("x-envoy-upstream-rq-timeout-ms", "") != "1"
     assert not set(metadata) & {name.lower() for name in forged}
     assert "10.0.0.1" not in json.dumps(metadata)
