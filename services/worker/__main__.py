@@ -111,9 +111,9 @@ def _runtime(settings: Settings, worker_id: str, boot_id: str) -> Runtime:
         kill_bytes=settings.max_output_bytes,
     )
     if settings.runtime == "docker":
-        from services.worker.docker_runtime import DockerRuntime
+        from services.worker.docker_runtime import DockerRuntime  # type: ignore[import-untyped]
 
-        return DockerRuntime(
+        return DockerRuntime(  # type: ignore[no-any-return]
             work_dir=settings.work_dir,
             stack=settings.stack,
             worker_id=worker_id,
