@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.setup
 LOCK := deploy/locks/dev.txt
-PROTOS := $(wildcard proto/faas/v1/*.proto)
+PORT ?= 8080
 
 .PHONY: help setup demo test lint format protos lock images bench clean
 
@@ -28,8 +28,8 @@ $(SETUP): $(LOCK) pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $(SETUP)
 
-demo: setup ## Bring the whole mesh up, run the example functions through it, shut it down.
-	@$(BIN)/python docs/examples/demo.py
+demo: setup ## Bring the whole mesh up on PORT (8080), run the example functions, shut it down.
+	@$(BIN)/python docs/examples/demo.py --port $(PORT)
 
 test: setup ## Run all tests. What needs Docker is skipped, visibly, where there is no engine.
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
