@@ -54,7 +54,7 @@ images: setup ## Build the runtime images: from a registry's slim bases, or else
 	@$(BIN)/python runtimes/build.py
 
 bench: setup ## Measure the whole path; see docs/performance.md.
-	@$(BIN)/python tests/bench/bench.py
+	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 clean: ## Remove what the targets made.
 	@rm -rf $(VENV) dist build .pytest_cache .ruff_cache .mypy_cache .hypothesis
