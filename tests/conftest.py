@@ -11,10 +11,12 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
+import pytest_asyncio
 from psycopg import sql
 from redis.asyncio import Redis
 
@@ -75,15 +77,22 @@ def postgres_server(run_dir: Path) -> Iterator[Postgres]:
 _databases = itertools.count()
 
 
-@pytest.fixture
-def database_url(postgres_server: Postgres) -> Iterator[str]:
-    """The URL of a fresh, migrated database of this test's own."""
+@contextmanager
+def new_database(postgres_server: Postgres) -> Iterator[str]:
+    """The URL of a fresh, migrated database."""
     name = sql.Identifier(f"test_{os.getpid()}_{next(_databases)}")
     with psycopg.connect(postgres_server.url, autocommit=True) as connection:
         clone = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, sql.Identifier(TEMPLATE))
         connection.execute(clone)
         yield _url(postgres_server, name.as_string().strip('"'))
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+@pytest.fixture
+def database_url(postgres_server: Postgres) -> Iterator[str]:
+    """The URL of a fresh, migrated database of this test's own."""
+    with new_database(postgres_server) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -104,24 +113,51 @@ def valkey_server(run_dir: Path) -> Iterator[Valkey]:
 _redis_databases = itertools.count()
 
 
-@pytest.fixture
-async def redis_url(valkey_server: Valkey) -> AsyncIterator[str]:
-    """The URL of an empty Redis database of this test's own."""
-    url = f"{valkey_server.url}?db={next(_redis_databases) % REDIS_DATABASES}"
+@asynccontextmanager
+async def new_redis(valkey_server: Valkey, number: int) -> AsyncIterator[str]:
+    """The URL of an emptied Redis database."""
+    url = f"{valkey_server.url}?db={number}"
     redis = Redis.from_url(url)
     await redis.flushdb()
     yield url
     await redis.aclose()
 
 
+@pytest.fixture
+async def redis_url(valkey_server: Valkey) -> AsyncIterator[str]:
+    """The URL of an empty Redis database of this test's own."""
+    number = next(_redis_databases) % (REDIS_DATABASES - 1)
+    async with new_redis(valkey_server, number) as url:
+        yield url
+
+
 def _url(server: Postgres, database: str) -> str:
     return server.url.replace("/faas?", f"/{database}?")
 
 
-@pytest.fixture
-async def mesh(database_url: str, redis_url: str) -> AsyncIterator[Mesh]:
-    """A mesh without any part started yet."""
+@asynccontextmanager
+async def new_mesh(database_url: str, redis_url: str) -> AsyncIterator[Mesh]:
+    """A mesh without any part started yet, in a directory of its own."""
     directory = Path(tempfile.mkdtemp(prefix="faas-mesh-", dir="/tmp"))
     async with Mesh(directory, database_url, redis_url) as mesh:
         yield mesh
     shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+async def mesh(database_url: str, redis_url: str) -> AsyncIterator[Mesh]:
+    """A mesh of this test's own without any part started yet."""
+    async with new_mesh(database_url, redis_url) as mesh:
+        yield mesh
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_mesh(postgres_server: Postgres, valkey_server: Valkey) -> AsyncIterator[Mesh]:
+    """A whole mesh that the tests of a module share; they leave its parts as they are."""
+    with new_database(postgres_server) as database_url:
+        async with (
+            new_redis(valkey_server, REDIS_DATABASES - 1) as redis_url,
+            new_mesh(database_url, redis_url) as mesh,
+        ):
+            await mesh.start("functions", "invocations", "worker-1", "worker-2")
+            yield mesh

@@ -18,6 +18,8 @@ from typing import TypeVar
 
 import grpc
 import grpc.aio
+import psycopg
+from psycopg.rows import dict_row
 from redis.asyncio import Redis
 
 from faas.json_values import to_value
@@ -143,6 +145,11 @@ class Mesh:
         request = GetInvocationRequest(invocation_id=invocation_id)
         request.wait.FromMilliseconds(int(wait_s * 1000))
         return await self.invocations.GetInvocation(request, timeout=wait_s + 30)
+
+    def rows(self, query: str, *parameters: object) -> list[dict[str, object]]:
+        """What PostgreSQL has, read beside the services."""
+        with psycopg.connect(self.database_url, row_factory=dict_row) as connection:
+            return connection.execute(query.encode(), parameters).fetchall()
 
     async def queue_is_empty(self) -> bool:
         """Whether nothing is in the queue nor in a processing list."""
