@@ -18,7 +18,7 @@ import grpc
 import grpc.aio
 import protovalidate
 import structlog
-from google.protobuf import descriptor, message_factory
+from google.protobuf import descriptor, descriptor_pool, message_factory
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -109,7 +109,7 @@ class Server:
     async def start(self) -> None:
         """Listen and say SERVING, for each service and for the whole."""
         names = (*self._services, *self._reflect, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        reflection.enable_server_reflection(names, self._server, _Symbols())  # type: ignore[arg-type]
         self.port = self._server.add_insecure_port(self._address)
         await self._server.start()
         for name in ("", *self._services):
@@ -197,6 +197,25 @@ class Server:
         error_id = str(new_uuid())
         log.error("a call failed", method=call.method, error_id=error_id, exc_info=error)
         return MeshError(f"Something went wrong on our side; the log has it as {error_id}.")
+
+
+class _Symbols:
+    """What reflection finds: all types, and methods, which protobuf's own pool does not find."""
+
+    def __init__(self) -> None:
+        self._pool = descriptor_pool.Default()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, name: str) -> descriptor.FileDescriptor:
+        """The file that defines `name`. Raises KeyError."""
+        try:
+            return self._pool.FindFileContainingSymbol(name)
+        except KeyError:
+            service, _, method = name.rpartition(".")
+            found = self._pool.FindServiceByName(service).methods_by_name[method]
+            return found.containing_service.file
 
 
 def validate(message: Message) -> None:

@@ -9,6 +9,8 @@ import psycopg
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from psycopg_pool import AsyncConnectionPool
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from faas.v1 import invocation_service_pb2, worker_pb2
 from faas.v1.invocation_service_pb2_grpc import InvocationServiceStub
@@ -29,11 +31,14 @@ async def probes(settings: Settings) -> AsyncIterator[dict[str, Probe]]:
             max_size=1,
             open=False,
             timeout=settings.health_timeout_s,
+            # Its own waits between tries double: whoever asks is the next try instead.
+            reconnect_timeout=settings.health_timeout_s,
             check=AsyncConnectionPool.check_connection,
             kwargs={"autocommit": True},
         )
         await stack.enter_async_context(pool)
-        redis = Redis.from_url(settings.redis_url)
+        # Once more at once, for a connection that broke; no more: health is of now.
+        redis = Redis.from_url(settings.redis_url, retry=Retry(NoBackoff(), 1))
         stack.push_async_callback(redis.aclose)
         functions = await stack.enter_async_context(connect(settings.functions_address))
         invocations = await stack.enter_async_context(connect(settings.invocations_address))

@@ -1,5 +1,6 @@
 """The gateway's plain HTTP: `/health`, outside the transcoder so that it can say 503."""
 
+import json
 from typing import Any
 
 import structlog
@@ -17,11 +18,9 @@ def application(health: Health, openapi: bytes) -> web.Application:
 
     async def get_health(_request: web.Request) -> web.Response:
         report = await health.report()
-        return web.json_response(
-            report.to_json(),
-            status=200 if report.serving else 503,
-            headers={"Cache-Control": "no-store"},
-        )
+        answer = _json(report.to_json(), 200 if report.serving else 503)
+        answer.headers["Cache-Control"] = "no-store"
+        return answer
 
     async def get_openapi(_request: web.Request) -> web.Response:
         return web.Response(
@@ -57,8 +56,12 @@ async def _json_errors(request: web.Request, handler: Any) -> web.StreamResponse
     except web.HTTPException as error:
         # A path with a method that it does not take is no call that there is.
         reply = UNKNOWN_PATH if error.status in (404, 405) else OTHER
-        return web.json_response(
-            reply.to_json(f"{request.method} {request.path}: there is no such call."),
-            status=reply.status,
-        )
+        message = f"{request.method} {request.path}: there is no such call."
+        return _json(reply.to_json(message), reply.status)
     return answer
+
+
+def _json(value: dict[str, Any], status: int) -> web.Response:
+    """JSON as Envoy sends it: it is UTF-8, and does not say so."""
+    body = json.dumps(value).encode()
+    return web.Response(body=body, status=status, content_type="application/json")

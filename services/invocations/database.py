@@ -27,6 +27,9 @@ class Database:
             min_size=1,
             max_size=connections,
             timeout=timeout_s,
+            # The pool's waits between tries double, up to minutes after a long outage:
+            # it gives up early, and the next statement is the next try.
+            reconnect_timeout=timeout_s,
             open=False,
             kwargs={"autocommit": True},
         )

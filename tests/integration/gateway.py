@@ -1,5 +1,6 @@
 """Envoy as it is shipped, in front of real gRPC servers with small servicers."""
 
+import asyncio
 import hashlib
 import json
 import socket
@@ -15,6 +16,7 @@ from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
 
 from faas.v1 import (
+    execution_service_pb2,
     function_pb2,
     function_registry_service_pb2,
     function_service_pb2,
@@ -23,13 +25,15 @@ from faas.v1 import (
     worker_pb2,
 )
 from services.errors import DependencyUnavailable, EtagMismatch, FunctionExists, FunctionNotFound
+from services.gateway.__main__ import service as gateway_service
 from services.gateway.render import render
-from services.gateway.settings import EnvoySettings
+from services.gateway.settings import EnvoySettings, Settings
 from services.server import Call, Server
 from tests.conftest import wait_until
 
 FUNCTION_SERVICE = function_service_pb2.DESCRIPTOR.services_by_name["FunctionService"]
 INVOCATION_SERVICE = invocation_service_pb2.DESCRIPTOR.services_by_name["InvocationService"]
+EXECUTION_SERVICE = execution_service_pb2.DESCRIPTOR.services_by_name["ExecutionService"]
 REGISTRY_SERVICE = function_registry_service_pb2.DESCRIPTOR.services_by_name[
     "FunctionRegistryService"
 ]
@@ -103,14 +107,16 @@ class Functions(Unserved):
 
 
 class Invocations(Unserved):
-    """Answers with what was asked; lists the workers it is given."""
+    """Answers with what was asked, after `takes_s`; lists the workers it is given."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
+        self.takes_s = 0.0
         self.workers: list[worker_pb2.Worker] = []
 
     async def Invoke(self, request, call: Call):
         self.calls.append(call)
+        await asyncio.sleep(self.takes_s)
         return invocation_pb2.Invocation(
             id="inv-1",
             function_id=request.function_id,
@@ -135,7 +141,7 @@ def free_port() -> int:
 class Envoy:
     """A running Envoy: the rendered configuration, its port and its access log."""
 
-    def __init__(self, directory: Path, **settings: object) -> None:
+    def __init__(self, directory: Path, *, hurried: bool = False, **settings: object) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._config = directory / "envoy.yaml"
@@ -152,6 +158,8 @@ class Envoy:
         }
         public = f"127.0.0.1:{self.port}"
         self.settings = EnvoySettings(**{**where, "public_address": public, **settings})
+        if hurried:  # shorter than anybody may set it
+            self.settings = self.settings.model_copy(update={"wait_timeout_s": 1})
         self._config.write_text(render(self.settings))
 
     def start(self) -> None:
@@ -231,6 +239,12 @@ class Stack:
     envoy: Envoy
     functions: Functions
     invocations: Invocations
+    servers: dict[str, Server]
+
+    @property
+    def target(self) -> str:
+        """What gRPC clients connect to."""
+        return f"127.0.0.1:{self.envoy.port}"
 
 
 @asynccontextmanager
@@ -243,11 +257,30 @@ async def running_stack(directory: Path, **settings: object) -> AsyncIterator[St
             f"unix:{directory}/functions_address.sock",
             (FUNCTION_SERVICE, functions),
             (REGISTRY_SERVICE, Unserved()),
-        ),
-        serving(f"unix:{directory}/invocations_address.sock", (INVOCATION_SERVICE, invocations)),
+        ) as one,
+        serving(
+            f"unix:{directory}/invocations_address.sock",
+            (INVOCATION_SERVICE, invocations),
+            (EXECUTION_SERVICE, Unserved()),
+        ) as other,
         running_envoy(directory, **settings) as proxy,
     ):
-        yield Stack(proxy, functions, invocations)
+        yield Stack(proxy, functions, invocations, {"functions": one, "invocations": other})
+
+
+@asynccontextmanager
+async def running_gateway(directory: Path, **settings: object) -> AsyncIterator[Server]:
+    """The gateway's own process, in this one: health, reflection, the OpenAPI document."""
+    where = {
+        part: f"unix:{directory}/{part}.sock"
+        for part in ("functions_address", "invocations_address", "listen_address", "http_address")
+    }
+    async with gateway_service(Settings(**{**where, **settings})) as server:
+        await server.start()
+        try:
+            yield server
+        finally:
+            await server.stop()
 
 
 def reason(answer: httpx.Response) -> str:
