@@ -76,7 +76,7 @@ class InvalidField(MeshError):
 
 
 class InvalidPageToken(InvalidField):
-    """The page token was not made by this list call."""
+    """The page token or cursor was not made by this call."""
 
     reason = reasons.INVALID_PAGE_TOKEN
 

@@ -1,4 +1,7 @@
-"""Page sizes and opaque page tokens of every list call (AIP-158)."""
+"""Page sizes and opaque page tokens of every list call (AIP-158).
+
+A cursor, by which a watch is resumed, is a token of the same kind.
+"""
 
 import base64
 import binascii
@@ -25,14 +28,15 @@ def make_token(request: Message, position: list[Any]) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def read_token(request: Message, *types: type) -> list[Any] | None:
+def read_token(request: Message, *types: type, field: str = "page_token") -> list[Any] | None:
     """The position in `request`'s token, whose items must be of `types`; None without one.
 
     Raises InvalidPageToken where it was made up, or made for another request.
     """
-    token: str = request.page_token  # type: ignore[attr-defined]
+    token: str = getattr(request, field)
     if not token:
         return None
+    made_up = "was not made by this call"
     try:
         padded = token + "=" * (-len(token) % 4)
         found = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
@@ -40,11 +44,11 @@ def read_token(request: Message, *types: type) -> list[Any] | None:
         position: list[Any]
         fingerprint, *position = found
     except (binascii.Error, ValueError, TypeError) as error:
-        raise InvalidPageToken.of("page_token", "was not made by this list call") from error
+        raise InvalidPageToken.of(field, made_up) from error
     if len(position) != len(types) or not all(map(isinstance, position, types)):
-        raise InvalidPageToken.of("page_token", "was not made by this list call")
+        raise InvalidPageToken.of(field, made_up)
     if fingerprint != _fingerprint(request):
-        raise InvalidPageToken.of("page_token", "was made for a list with other filters")
+        raise InvalidPageToken.of(field, "was made for another request")
     return position
 
 
@@ -52,7 +56,8 @@ def _fingerprint(request: Message) -> str:
     """What must not change between pages: all of the request but its page."""
     same = type(request)()
     same.CopyFrom(request)
-    same.ClearField("page_token")
-    same.ClearField("page_size")
+    for name in ("page_token", "page_size", "cursor"):
+        if name in same.DESCRIPTOR.fields_by_name:
+            same.ClearField(name)
     digest = hashlib.sha256(same.SerializeToString(deterministic=True))
     return f"{type(same).DESCRIPTOR.name}:{digest.hexdigest()[:16]}"

@@ -11,6 +11,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -164,8 +165,10 @@ class Server:
                 try:
                     self._check(request if not streams_in else None)
                     requests = _validated(request) if streams_in else request
-                    async for response in behaviour(requests, call):
-                        yield response
+                    # Closed with the call, not when it is collected: it may hold things.
+                    async with aclosing(behaviour(requests, call)) as responses:
+                        async for response in responses:
+                            yield response
                 except Exception as error:
                     await _abort(context, self._as_mesh_error(error, call))
 

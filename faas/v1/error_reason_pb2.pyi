@@ -31,8 +31,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     each one. INVALID_ARGUMENT, HTTP 400.
     """
     INVALID_PAGE_TOKEN: _ErrorReason.ValueType  # 2
-    """The page token was not made by this list call, or for other filters.
-    INVALID_ARGUMENT, HTTP 400.
+    """The page token was not made by this list call, or for other filters; or the
+    cursor by no watch of this invocation. INVALID_ARGUMENT, HTTP 400.
     """
     INVALID_FILTER: _ErrorReason.ValueType  # 3
     """The filter or order_by does not parse, or names an unknown field.
@@ -119,8 +119,8 @@ INVALID_FIELD: ErrorReason.ValueType  # 1
 each one. INVALID_ARGUMENT, HTTP 400.
 """
 INVALID_PAGE_TOKEN: ErrorReason.ValueType  # 2
-"""The page token was not made by this list call, or for other filters.
-INVALID_ARGUMENT, HTTP 400.
+"""The page token was not made by this list call, or for other filters; or the
+cursor by no watch of this invocation. INVALID_ARGUMENT, HTTP 400.
 """
 INVALID_FILTER: ErrorReason.ValueType  # 3
 """The filter or order_by does not parse, or names an unknown field.

@@ -408,3 +408,49 @@ class LogLine(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LogLine: _TypeAlias = LogLine  # noqa: Y015
+
+@_typing.final
+class InvocationEvent(_message.Message):
+    """What a watcher is told. An event has an invocation or lines; one with neither
+    says that the stream is alive.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INVOCATION_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """Where to go on if the stream breaks: opaque, for WatchInvocationRequest."""
+    last: _builtins.bool
+    """It has ended and no event follows. A stream that ends without has broken:
+    go on from the cursor.
+    """
+    @_builtins.property
+    def invocation(self) -> Global___Invocation:
+        """The invocation has this state now. Without payload; with its result if it
+        has ended. States that come and go between two looks may be left out.
+        """
+
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogLine]:
+        """What it has printed since the event before, in order: after the start that
+        printed it and before whatever ended that.
+        """
+
+    def __init__(
+        self,
+        *,
+        invocation: Global___Invocation | None = ...,
+        lines: _abc.Iterable[Global___LogLine] | None = ...,
+        cursor: _builtins.str = ...,
+        last: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["invocation", b"invocation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "invocation", b"invocation", "last", b"last", "lines", b"lines"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvocationEvent: _TypeAlias = InvocationEvent  # noqa: Y015

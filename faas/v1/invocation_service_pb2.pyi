@@ -233,6 +233,31 @@ class GetInvocationLogsResponse(_message.Message):
 Global___GetInvocationLogsResponse: _TypeAlias = GetInvocationLogsResponse  # noqa: Y015
 
 @_typing.final
+class WatchInvocationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INVOCATION_ID_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    invocation_id: _builtins.str
+    cursor: _builtins.str
+    """The cursor of the last event that was seen: what follows it is sent. Empty:
+    everything.
+    """
+    def __init__(
+        self,
+        *,
+        invocation_id: _builtins.str = ...,
+        cursor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "invocation_id", b"invocation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchInvocationRequest: _TypeAlias = WatchInvocationRequest  # noqa: Y015
+
+@_typing.final
 class ListWorkersRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

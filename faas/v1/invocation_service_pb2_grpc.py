@@ -58,6 +58,11 @@ class InvocationServiceStub:
                 request_serializer=faas_dot_v1_dot_invocation__service__pb2.GetInvocationLogsRequest.SerializeToString,
                 response_deserializer=faas_dot_v1_dot_invocation__service__pb2.GetInvocationLogsResponse.FromString,
                 _registered_method=True)
+        self.WatchInvocation = channel.unary_stream(
+                '/faas.v1.InvocationService/WatchInvocation',
+                request_serializer=faas_dot_v1_dot_invocation__service__pb2.WatchInvocationRequest.SerializeToString,
+                response_deserializer=faas_dot_v1_dot_invocation__pb2.InvocationEvent.FromString,
+                _registered_method=True)
         self.ListWorkers = channel.unary_unary(
                 '/faas.v1.InvocationService/ListWorkers',
                 request_serializer=faas_dot_v1_dot_invocation__service__pb2.ListWorkersRequest.SerializeToString,
@@ -123,6 +128,20 @@ class InvocationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchInvocation(self, request, context):
+        """What happens to an invocation, as it happens: its states and what the
+        function prints, from the beginning or from `cursor` on, until it has ended.
+        Over HTTP these are server-sent events (`text/event-stream`), each with one
+        InvocationEvent as JSON in `data:`.
+
+        At least every 15 s something is sent, if only an event that holds nothing.
+        Errors: INVOCATION_NOT_FOUND, INVALID_PAGE_TOKEN (the cursor), SHUTTING_DOWN
+        (watch again from the last cursor).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListWorkers(self, request, context):
         """Workers that were seen within the last hour.
         """
@@ -174,6 +193,11 @@ def add_InvocationServiceServicer_to_server(servicer, server):
                     servicer.GetInvocationLogs,
                     request_deserializer=faas_dot_v1_dot_invocation__service__pb2.GetInvocationLogsRequest.FromString,
                     response_serializer=faas_dot_v1_dot_invocation__service__pb2.GetInvocationLogsResponse.SerializeToString,
+            ),
+            'WatchInvocation': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchInvocation,
+                    request_deserializer=faas_dot_v1_dot_invocation__service__pb2.WatchInvocationRequest.FromString,
+                    response_serializer=faas_dot_v1_dot_invocation__pb2.InvocationEvent.SerializeToString,
             ),
             'ListWorkers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListWorkers,
@@ -306,6 +330,33 @@ class InvocationService:
             '/faas.v1.InvocationService/GetInvocationLogs',
             faas_dot_v1_dot_invocation__service__pb2.GetInvocationLogsRequest.SerializeToString,
             faas_dot_v1_dot_invocation__service__pb2.GetInvocationLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchInvocation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/faas.v1.InvocationService/WatchInvocation',
+            faas_dot_v1_dot_invocation__service__pb2.WatchInvocationRequest.SerializeToString,
+            faas_dot_v1_dot_invocation__pb2.InvocationEvent.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,6 +59,16 @@ class InvocationServiceStub:
     """What the function printed, in order, while it runs too.
     Errors: INVOCATION_NOT_FOUND, INVALID_PAGE_TOKEN.
     """
+    WatchInvocation: _grpc.UnaryStreamMultiCallable[_invocation_service_pb2.WatchInvocationRequest, _invocation_pb2.InvocationEvent]
+    """What happens to an invocation, as it happens: its states and what the
+    function prints, from the beginning or from `cursor` on, until it has ended.
+    Over HTTP these are server-sent events (`text/event-stream`), each with one
+    InvocationEvent as JSON in `data:`.
+
+    At least every 15 s something is sent, if only an event that holds nothing.
+    Errors: INVOCATION_NOT_FOUND, INVALID_PAGE_TOKEN (the cursor), SHUTTING_DOWN
+    (watch again from the last cursor).
+    """
     ListWorkers: _grpc.UnaryUnaryMultiCallable[_invocation_service_pb2.ListWorkersRequest, _invocation_service_pb2.ListWorkersResponse]
     """Workers that were seen within the last hour."""
     GetWorker: _grpc.UnaryUnaryMultiCallable[_worker_pb2.GetWorkerRequest, _worker_pb2.Worker]
@@ -98,6 +108,16 @@ class InvocationServiceAsyncStub(InvocationServiceStub):
     GetInvocationLogs: _aio.UnaryUnaryMultiCallable[_invocation_service_pb2.GetInvocationLogsRequest, _invocation_service_pb2.GetInvocationLogsResponse]  # type: ignore[assignment]
     """What the function printed, in order, while it runs too.
     Errors: INVOCATION_NOT_FOUND, INVALID_PAGE_TOKEN.
+    """
+    WatchInvocation: _aio.UnaryStreamMultiCallable[_invocation_service_pb2.WatchInvocationRequest, _invocation_pb2.InvocationEvent]  # type: ignore[assignment]
+    """What happens to an invocation, as it happens: its states and what the
+    function prints, from the beginning or from `cursor` on, until it has ended.
+    Over HTTP these are server-sent events (`text/event-stream`), each with one
+    InvocationEvent as JSON in `data:`.
+
+    At least every 15 s something is sent, if only an event that holds nothing.
+    Errors: INVOCATION_NOT_FOUND, INVALID_PAGE_TOKEN (the cursor), SHUTTING_DOWN
+    (watch again from the last cursor).
     """
     ListWorkers: _aio.UnaryUnaryMultiCallable[_invocation_service_pb2.ListWorkersRequest, _invocation_service_pb2.ListWorkersResponse]  # type: ignore[assignment]
     """Workers that were seen within the last hour."""
@@ -159,6 +179,22 @@ class InvocationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_invocation_service_pb2.GetInvocationLogsResponse, _abc.Awaitable[_invocation_service_pb2.GetInvocationLogsResponse]]:
         """What the function printed, in order, while it runs too.
         Errors: INVOCATION_NOT_FOUND, INVALID_PAGE_TOKEN.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchInvocation(
+        self,
+        request: _invocation_service_pb2.WatchInvocationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_invocation_pb2.InvocationEvent], _abc.AsyncIterator[_invocation_pb2.InvocationEvent]]:
+        """What happens to an invocation, as it happens: its states and what the
+        function prints, from the beginning or from `cursor` on, until it has ended.
+        Over HTTP these are server-sent events (`text/event-stream`), each with one
+        InvocationEvent as JSON in `data:`.
+
+        At least every 15 s something is sent, if only an event that holds nothing.
+        Errors: INVOCATION_NOT_FOUND, INVALID_PAGE_TOKEN (the cursor), SHUTTING_DOWN
+        (watch again from the last cursor).
         """
 
     @_abc_1.abstractmethod

@@ -12,6 +12,7 @@ from faas.v1.function_registry_service_pb2_grpc import FunctionRegistryServiceSt
 from services.background import running
 from services.channels import connect
 from services.invocations.acceptance import Acceptance
+from services.invocations.changes import Changes
 from services.invocations.database import UNAVAILABLE, Database
 from services.invocations.feeder import Feeder, Recovery
 from services.invocations.leases import Leases
@@ -24,6 +25,7 @@ from services.invocations.reports import Desk
 from services.invocations.servicers import ExecutionServicer, InvocationServicer
 from services.invocations.settings import Settings
 from services.invocations.waiters import Waiters
+from services.invocations.watches import Watches
 from services.invocations.workers import Workers
 from services.server import Server
 from services.telemetry import configure_logging
@@ -38,7 +40,8 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
     database = Database(settings.database_url, connections=settings.database_connections)
     redis = Redis.from_url(settings.redis_url, socket_connect_timeout=REDIS_TIMEOUT_S)
     channel = connect(settings.functions_address)
-    records = Records(database, lost_backoff_s=settings.lost_backoff_s)
+    changes = Changes(redis)
+    records = Records(database, lost_backoff_s=settings.lost_backoff_s, on_change=changes.tell)
     book, queue = OfferBook(database), Queue(redis)
     waiters = Waiters(records, redis)
     leases = Leases(
@@ -53,7 +56,9 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         interval_s=settings.recovery_interval_s,
         grace_s=settings.offer_grace_s,
     )
-    logs = Logs(database, max_bytes=settings.max_log_bytes)
+    logs = Logs(database, max_bytes=settings.max_log_bytes, on_change=changes.tell)
+    watches = Watches(records, logs, keepalive_s=settings.watch_keepalive_s)
+    changes.listen(watches.changed)
     workers = Workers(database, lost_kept_s=settings.lost_workers_kept_s)
     desk = Desk(
         records=records,
@@ -70,6 +75,7 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         logs=logs,
         workers=workers,
         waiters=waiters,
+        watches=watches,
         desk=desk,
         max_payload_bytes=settings.max_payload_bytes,
     )
@@ -77,7 +83,7 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         settings.listen_address,
         drain_timeout_s=settings.drain_timeout_s,
         unavailable=(*UNAVAILABLE, RedisError),
-        on_drain=[waiters.close, desk.close],
+        on_drain=[waiters.close, watches.close, desk.close],
     )
     server.add(invocation_service_pb2.DESCRIPTOR.services_by_name["InvocationService"], invocations)
     server.add(
@@ -85,7 +91,7 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         ExecutionServicer(desk),
     )
     await database.open()
-    loops = (Partitions(database), waiters, leases, feeder, recovery)
+    loops = (Partitions(database), waiters, changes, watches, leases, feeder, recovery)
     try:
         async with running(*(loop.run() for loop in loops)):
             yield server

@@ -1,7 +1,7 @@
 """What functions printed, in chunks as workers send them."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 
 from faas.v1.invocation_pb2 import LogLine
 from services.invocations.database import Database
+from services.invocations.records import OnChange, no_change
 
 # Only for an attempt that its sender holds; a chunk that comes again is kept once.
 _APPEND = """
@@ -26,9 +27,35 @@ SELECT attempt, sequence, lines FROM invocation_logs
 WHERE invocation_id = %(id)s AND (attempt, sequence) >= (%(attempt)s, %(sequence)s)
 ORDER BY attempt, sequence LIMIT %(limit)s"""
 
+# Of each invocation what comes from a place on, in one look at the index each.
+_READ_MANY = """
+SELECT wanted.id, found.attempt, found.sequence, found.lines
+FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(sequences)s::int[])
+  AS wanted (id, attempt, sequence)
+CROSS JOIN LATERAL (SELECT attempt, sequence, lines FROM invocation_logs
+  WHERE invocation_id = wanted.id
+    AND (attempt, sequence) >= (wanted.attempt, wanted.sequence)
+  ORDER BY attempt, sequence LIMIT %(limit)s) AS found
+ORDER BY wanted.id, found.attempt, found.sequence"""
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Chunks that are read at once; a chunk has a line at least.
 CHUNKS = 256
+MOST_CHUNKS = 64
+"""Of one invocation, where chunks of many are read together."""
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """A chunk's, among those of its invocation."""
+
+    attempt: int = 0
+    sequence: int = 0
+
+    @property
+    def next(self) -> "Place":
+        """Where the following chunk is, if there is one."""
+        return Place(self.attempt, self.sequence + 1)
 
 
 @dataclass(frozen=True)
@@ -39,6 +66,16 @@ class Chunk:
     attempt: int
     sequence: int
     lines: Sequence[LogLine]
+
+    @property
+    def place(self) -> Place:
+        """Where it is."""
+        return Place(self.attempt, self.sequence)
+
+    @property
+    def size(self) -> int:
+        """Its characters, newlines included."""
+        return sum(len(line.text) + 1 for line in self.lines)
 
 
 @dataclass(frozen=True, order=True)
@@ -53,9 +90,15 @@ class Position:
 class Logs:
     """The rows of `invocation_logs`."""
 
-    def __init__(self, database: Database, *, max_bytes: int) -> None:
-        """Keep at most about `max_bytes` an attempt, whatever a worker sends."""
+    def __init__(
+        self, database: Database, *, max_bytes: int, on_change: OnChange = no_change
+    ) -> None:
+        """Keep at most about `max_bytes` an attempt, whatever a worker sends.
+
+        `on_change` is called with the ids of the invocations that have new lines.
+        """
         self._database = database
+        self._on_change = on_change
         self._max_bytes = max_bytes
         self._sizes: defaultdict[tuple[UUID, int], int] = defaultdict(int)
 
@@ -72,6 +115,7 @@ class Logs:
             "boot": boot,
         }
         await self._database.fetch(_APPEND, parameters)
+        self._on_change({chunk.invocation_id for chunk in kept})
 
     def forget(self, invocation_id: UUID, attempt: int) -> None:
         """Stop counting what an attempt sends: it has ended."""
@@ -101,9 +145,24 @@ class Logs:
                 return lines, None
             start = Position(rows[-1]["attempt"], rows[-1]["sequence"] + 1)
 
+    async def chunks(self, places: Mapping[UUID, Place]) -> dict[UUID, list[Chunk]]:
+        """Of each invocation up to MOST_CHUNKS chunks from its place on, in order."""
+        parameters = {
+            "ids": list(places),
+            "attempts": [place.attempt for place in places.values()],
+            "sequences": [place.sequence for place in places.values()],
+            "limit": MOST_CHUNKS,
+        }
+        found: dict[UUID, list[Chunk]] = {}
+        for row in await self._database.fetch(_READ_MANY, parameters):
+            key, attempt = row["id"], row["attempt"]
+            lines = [_shown(attempt, *stored) for stored in row["lines"]]
+            found.setdefault(key, []).append(Chunk(key, attempt, row["sequence"], lines))
+        return found
+
     def _fits(self, chunk: Chunk) -> bool:
         key = (chunk.invocation_id, chunk.attempt)
-        self._sizes[key] += sum(len(line.text) + 1 for line in chunk.lines)
+        self._sizes[key] += chunk.size
         # A worker caps at the same number; the margin is for how it counts.
         return bool(chunk.lines) and self._sizes[key] <= 2 * self._max_bytes
 

@@ -8,9 +8,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from faas.json_values import NotJson, from_json
 from faas.v1.execution_pb2 import Directive, Report
-from faas.v1.invocation_pb2 import Invocation
+from faas.v1.invocation_pb2 import Invocation, InvocationEvent
 from services import ids
 from services.invocations.records import Ending, Record
+from services.invocations.watches import Event
 
 _SECONDS = ("duration_s", "queued_s", "startup_s", "run_s", "cpu_time_s")
 
@@ -43,6 +44,16 @@ def to_proto(record: Record, *, listed: bool = False) -> Invocation:
         shown.payload.CopyFrom(from_json(record.payload))
         if record.result is not None:
             shown.result.CopyFrom(from_json(record.result))
+    return shown
+
+
+def event_to_proto(event: Event, *, cursor: str) -> InvocationEvent:
+    """What a watcher is told, as the API shows it."""
+    shown = InvocationEvent(lines=event.lines, cursor=cursor, last=event.last)
+    if event.record is not None:
+        shown.invocation.CopyFrom(to_proto(event.record, listed=True))
+        if event.record.result is not None:
+            shown.invocation.result.CopyFrom(from_json(event.record.result))
     return shown
 
 

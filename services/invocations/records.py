@@ -9,9 +9,10 @@ for the attempt and the boot that hold the grant. Terminal states are in no
 statement's condition, so they never change.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from psycopg.rows import class_row
@@ -19,10 +20,17 @@ from psycopg.types.json import Jsonb
 
 from services.invocations.database import Database
 
+OnChange: TypeAlias = Callable[[Iterable[UUID]], None]
+"""Told, after the commit, the ids of what has changed."""
+
 TERMINAL = frozenset({"completed", "failed", "timed_out", "dead_lettered"})
 
 # A start in reserve for a lost worker, beside the one that everybody has.
 DEFAULT_ATTEMPT_LIMIT = 2
+
+
+def no_change(_: Iterable[UUID]) -> None:
+    """Nobody wants to know."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,9 @@ _LISTED = """id, function_id, function_name, function_version, status, ''::bytea
   result_type, error, metrics, runtime_image, logs_truncated, created_at, started_at,
   completed_at"""
 
+# What a watcher is shown.
+_STATE = _LISTED.replace("NULL::bytea AS result", "result")
+
 _ACCEPT = f"""
 INSERT INTO invocations (id, function_id, function_name, function_version, status, payload,
   payload_type, timeout_ms, labels, attempt_limit, created_at, due_at, offered_at)
@@ -135,9 +146,15 @@ RETURNING {COLUMNS}"""
 class Records:
     """The rows of `invocations`."""
 
-    def __init__(self, database: Database, *, lost_backoff_s: float = 1.0) -> None:
-        """Work on `database`; offer what was lost again after `lost_backoff_s`, doubling."""
+    def __init__(
+        self, database: Database, *, lost_backoff_s: float = 1.0, on_change: OnChange = no_change
+    ) -> None:
+        """Work on `database`; offer what was lost again after `lost_backoff_s`, doubling.
+
+        `on_change` is called with the ids of the records whose status has changed.
+        """
         self._database = database
+        self._on_change = on_change
         self._lost_backoff_s = lost_backoff_s
 
     async def accept(
@@ -189,6 +206,11 @@ class Records:
         query = f"SELECT {COLUMNS} FROM invocations WHERE id = ANY(%(ids)s)"
         return await self._records(query, {"ids": invocation_ids})
 
+    async def states(self, invocation_ids: Iterable[UUID]) -> list[Record]:
+        """Those of `invocation_ids` that exist, in no order and without payload."""
+        query = f"SELECT {_STATE} FROM invocations WHERE id = ANY(%(ids)s)"
+        return await self._records(query, {"ids": list(invocation_ids)})
+
     async def list_page(
         self,
         *,
@@ -231,7 +253,7 @@ class Records:
         Asked again with the same `grant` id, the answer is the same.
         """
         parameters = {"id": invocation_id, "worker": worker, "boot": boot, "grant": grant}
-        rows = await self._records(_GRANT, parameters)
+        rows = await self._changed(_GRANT, parameters)
         if not rows:
             rows = await self._records(_GRANTED_BEFORE, parameters)
         return rows[0] if rows else None
@@ -252,7 +274,7 @@ class Records:
             "runtime_image": ending.runtime_image,
             "logs_truncated": ending.logs_truncated,
         }
-        rows = await self._records(_CONCLUDE, parameters)
+        rows = await self._changed(_CONCLUDE, parameters)
         return rows[0] if rows else None
 
     async def held_by(self, boot: UUID) -> list[UUID]:
@@ -283,7 +305,12 @@ class Records:
             "error": Jsonb(error),
             "backoff_s": self._lost_backoff_s,
         }
-        return await self._records(_LOSE, parameters)
+        return await self._changed(_LOSE, parameters)
+
+    async def _changed(self, query: Any, parameters: dict[str, Any]) -> list[Record]:
+        rows = await self._records(query, parameters)
+        self._on_change([record.id for record in rows])
+        return rows
 
     async def _records(self, query: Any, parameters: dict[str, Any]) -> list[Record]:
         rows: list[Record] = await self._database.fetch(query, parameters, class_row(Record))

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime
 from uuid import UUID
 
 from faas.json_values import NotJson, to_json
 from faas.v1.execution_pb2 import Directive
 from faas.v1.execution_service_pb2 import ReportExecutionsRequest, ReportExecutionsResponse
-from faas.v1.invocation_pb2 import Invocation
+from faas.v1.invocation_pb2 import Invocation, InvocationEvent
 from faas.v1.invocation_service_pb2 import (
     GetInvocationLogsRequest,
     GetInvocationLogsResponse,
@@ -18,16 +19,18 @@ from faas.v1.invocation_service_pb2 import (
     ListInvocationsResponse,
     ListWorkersRequest,
     ListWorkersResponse,
+    WatchInvocationRequest,
 )
 from faas.v1.worker_pb2 import DrainWorkerRequest, GetWorkerRequest, ResumeWorkerRequest, Worker
 from services import ids
 from services.errors import InvalidField, InvalidPayload, InvocationNotFound, TooLarge
 from services.invocations.acceptance import Acceptance
 from services.invocations.logs import Logs, Position
-from services.invocations.messages import to_proto
+from services.invocations.messages import event_to_proto, to_proto
 from services.invocations.records import Record, Records
 from services.invocations.reports import Desk, Session
 from services.invocations.waiters import Waiters
+from services.invocations.watches import Watches, make_cursor, read_cursor
 from services.invocations.workers import Workers
 from services.pages import make_token, page_size, read_token
 from services.server import Call
@@ -48,6 +51,7 @@ class InvocationServicer:
         logs: Logs,
         workers: Workers,
         waiters: Waiters,
+        watches: Watches,
         desk: Desk,
         max_payload_bytes: int,
     ) -> None:
@@ -57,6 +61,7 @@ class InvocationServicer:
         self._logs = logs
         self._workers = workers
         self._waiters = waiters
+        self._watches = watches
         self._desk = desk
         self._max_payload_bytes = max_payload_bytes
 
@@ -117,6 +122,16 @@ class InvocationServicer:
             parts = [following.attempt, following.sequence, following.line]
             response.next_page_token = make_token(request, parts)
         return response
+
+    async def WatchInvocation(
+        self, request: WatchInvocationRequest, _call: Call
+    ) -> AsyncIterator[InvocationEvent]:
+        """What happens to an invocation, as it happens."""
+        key = _invocation(request.invocation_id)
+        seen = read_cursor(request)
+        async with aclosing(self._watches.follow(key, seen)) as events:
+            async for event in events:
+                yield event_to_proto(event, cursor=make_cursor(request, event.seen))
 
     async def ListWorkers(self, request: ListWorkersRequest, _call: Call) -> ListWorkersResponse:
         """The workers."""

@@ -45,3 +45,10 @@ class Settings(ServerSettings):
     lost_workers_kept_s: float = Field(
         3600.0, ge=0, description="How long a lost worker is still listed."
     )
+    watch_keepalive_s: float = Field(
+        15.0,
+        gt=0,
+        le=45,
+        description="A watch on which nothing happens says so often that it is alive."
+        " Envoy gives up streams that are silent for 60 s.",
+    )
