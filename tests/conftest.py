@@ -20,8 +20,9 @@ import pytest_asyncio
 from psycopg import sql
 from redis.asyncio import Redis
 
-from services.migrations import migrate
-from services.supervisor.postgres import Postgres, unprivileged_user
+from services.migrations.runner import migrate
+from services.supervisor.accounts import run_as
+from services.supervisor.postgres import Postgres
 from services.supervisor.valkey import Valkey
 from tests.mesh import Mesh
 
@@ -52,11 +53,13 @@ def postgres_server(run_dir: Path) -> Iterator[Postgres]:
     """A running PostgreSQL with a migrated template database."""
     server = Postgres(run_dir / "pg", run_dir / "pgsock")
     server.prepare()
-    user = unprivileged_user()
     with (run_dir / "postgres.log").open("wb") as output:
         fast = ["-c", "fsync=off", "-c", "full_page_writes=off"]
         process = subprocess.Popen(
-            [*server.command(), *fast], stderr=output, user=user, cwd=server.directory
+            [*server.command(), *fast],
+            stderr=output,
+            cwd=server.directory,
+            **run_as(server.account),
         )
     try:
         wait_until(server.is_ready, "PostgreSQL is ready")

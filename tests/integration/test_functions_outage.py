@@ -11,8 +11,9 @@ import psycopg
 import pytest
 
 from services.errors import DependencyUnavailable, InvalidField
-from services.migrations import migrate
-from services.supervisor.postgres import Postgres, unprivileged_user
+from services.migrations.runner import migrate
+from services.supervisor.accounts import run_as
+from services.supervisor.postgres import Postgres
 from tests.conftest import wait_until
 from tests.integration.functions import Functions, a_zip, refused, serve
 
@@ -23,8 +24,8 @@ def running(server: Postgres) -> Iterator[None]:
     process = subprocess.Popen(
         server.command(),
         stderr=subprocess.DEVNULL,
-        user=unprivileged_user(),
         cwd=server.directory,
+        **run_as(server.account),
     )
     try:
         wait_until(server.is_ready, "PostgreSQL is ready")

@@ -1,0 +1,59 @@
+"""Other processes: whether they are still who they were, and their end with all below them."""
+
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+import psutil
+
+_PROC = Path("/proc")
+
+
+def birth(pid: int) -> str:
+    """When the process began: with its number, it is this one and no other. "": it is gone."""
+    if sys.platform != "linux":
+        try:
+            process = psutil.Process(pid)
+            dead = process.status() == psutil.STATUS_ZOMBIE
+            return "" if dead else str(process.create_time())
+        except psutil.NoSuchProcess:
+            return ""
+    try:
+        # The name, in parentheses, may hold anything.
+        fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        boot = (_PROC / "sys/kernel/random/boot_id").read_text()[:8]
+    except (OSError, IndexError):
+        return ""
+    return "" if fields[0] in "ZX" else f"{boot}-{fields[19]}"
+
+
+def is_alive(pid: int, born: str) -> bool:
+    """Whether the process that began then still runs."""
+    return bool(born) and birth(pid) == born
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    """Send a signal; nothing, if there is nobody any more."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def kill_tree(pid: int) -> None:
+    """SIGKILL to the process and all below it: stopped first, so that nothing new begins."""
+    stopped: set[int] = set()
+    while new := _tree(pid) - stopped:
+        for one in new:
+            send(one, signal.SIGSTOP)
+        stopped |= new
+    for one in stopped:
+        send(one, signal.SIGKILL)
+
+
+def _tree(pid: int) -> set[int]:
+    try:
+        below = psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return set()
+    return {pid, *(process.pid for process in below)}

@@ -1,0 +1,313 @@
+"""Brings a stack up, keeps it up, and takes it down."""
+
+import asyncio
+import contextlib
+import errno
+import http.client
+import ipaddress
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import urllib.request
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar
+
+from faas import __version__
+from services.supervisor import processes
+from services.supervisor.engine import choose_runtime
+from services.supervisor.errors import Failed, Refused
+from services.supervisor.keeper import Keeper, describe
+from services.supervisor.layout import Layout
+from services.supervisor.logs import rotate, tail
+from services.supervisor.mesh import Mesh, Options, environment, module
+from services.supervisor.parts import Part
+from services.supervisor.request import Request
+from services.supervisor.screen import Screen
+from services.supervisor.state import StackStatus, take_lock, unlocked
+from services.supervisor.watchdog import Ward, Watchdog, end, remove_containers
+
+START_TIMEOUT_S = 180.0
+# A part that has died so often before it ever served will not serve.
+HOPELESS_DEATHS = 5
+# What the watchdog needs to clear away a supervisor that was killed.
+CLEARING_S = 15.0
+TEND_INTERVAL_S = 2.0
+_POLL_S = 0.1
+
+Result = TypeVar("Result")
+
+
+async def up(request: Request, screen: Screen) -> None:
+    """Run a stack until SIGTERM or SIGINT. Raises Refused or Failed."""
+    host = _checked_host(request.host, insecure=request.insecure)
+    layout = Layout.of(request.data_dir)
+    layout.make_data_dir()
+    lock = await _locked(layout, screen)
+    screen.log_to(layout.log("supervisor"))
+    run_dir = layout.make_run_dir()
+    try:
+        stopping = _Stopping(screen)
+        _end_leftovers(layout)
+        port = _free_port(host, request.port)
+        runtime = await stopping.before(choose_runtime(request.runtime, screen))
+        if runtime is not None:
+            options = Options(host, port, runtime, request.workers, layout.stack())
+            await _Stack(layout, options, screen, lock).run(stopping)
+    finally:
+        os.close(run_dir)
+        os.close(lock)
+
+
+class _Stopping:
+    """SIGTERM, SIGINT or SIGHUP: the first asks for an end, the next for a quick one."""
+
+    def __init__(self, screen: Screen) -> None:
+        self.asked = asyncio.Event()
+        self.hurried = asyncio.Event()
+        self._screen = screen
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, self._signalled)
+
+    async def before(self, work: Coroutine[Any, Any, Result]) -> Result | None:
+        """What `work` comes to; None, if an end is asked for before, and it is cancelled."""
+        working = asyncio.create_task(work, name="start")
+        asked = asyncio.create_task(self.asked.wait(), name="stop on signals")
+        try:
+            await asyncio.wait({working, asked}, return_when=asyncio.FIRST_COMPLETED)
+            return working.result() if working.done() else None
+        finally:
+            working.cancel()
+            asked.cancel()
+            await asyncio.wait({working, asked})
+
+    def _signalled(self) -> None:
+        if not self.asked.is_set():
+            self._screen.say("Ending: what runs may finish. Once more, and it is cut off.")
+            self.asked.set()
+        else:
+            self.hurried.set()
+
+
+class _Stack:
+    """One stack, from its first process to its last."""
+
+    def __init__(self, layout: Layout, options: Options, screen: Screen, lock: int) -> None:
+        self._layout = layout
+        self._options = options
+        self._screen = screen
+        self._mesh = Mesh(layout, options)
+        self._watchdog = Watchdog(options.stack, containers=options.runtime == "docker", lock=lock)
+        self._keeper = Keeper(layout, self._watchdog, changed=self._write_state, tell=screen.say)
+        self._status = StackStatus(
+            pid=os.getpid(),
+            birth=processes.birth(os.getpid()),
+            url=options.url,
+            grpc_address=options.grpc_address,
+            runtime=options.runtime,
+            stack=options.stack,
+            data_dir=str(layout.data_dir),
+            run_dir=str(layout.run_dir),
+            version=__version__,
+        )
+
+    async def run(self, stopping: _Stopping) -> None:
+        """Start everything, keep it, and end it when asked. Raises Refused or Failed."""
+        self._watchdog.ensure()
+        self._write_state()
+        tending = asyncio.create_task(self._tend(), name="tend")
+        try:
+            await stopping.before(self._start())
+            await stopping.asked.wait()
+        finally:
+            tending.cancel()
+            await self._stop(stopping)
+
+    async def _start(self) -> None:
+        mesh, screen = self._mesh, self._screen
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                with screen.step("Preparing PostgreSQL and Valkey"):
+                    await asyncio.to_thread(mesh.postgres.prepare)
+                    mesh.valkey.prepare()
+                rendering = asyncio.create_task(self._render(), name="render")
+                with screen.step("Starting PostgreSQL and Valkey"):
+                    await self._serve(mesh.stores())
+                with screen.step("Bringing the database up to date"):
+                    await asyncio.to_thread(mesh.postgres.create_database)
+                    await _run_module(
+                        "services.migrations",
+                        environment("migrations", {"database_url": mesh.postgres.url}),
+                    )
+                await rendering
+                with screen.step("Starting the services, Envoy and the workers"):
+                    await self._serve(mesh.services())
+                    await self._healthy()
+        except TimeoutError:
+            raise Failed(f"It does not serve after {START_TIMEOUT_S:.0f} s.") from None
+        self._welcome()
+        self._status.ready = True
+        self._write_state()
+
+    async def _serve(self, parts: list[Part]) -> None:
+        """Keep these parts running, from when all of them serve. Raises Failed."""
+        self._keeper.keep(*parts)
+        while not self._keeper.all_serve():
+            if name := self._keeper.hopeless(HOPELESS_DEATHS):
+                log = self._layout.log(name)
+                raise Failed(f"{name} does not start. The end of {log}:\n{tail(log)}")
+            await asyncio.sleep(_POLL_S)
+
+    async def _render(self) -> None:
+        """Write Envoy's configuration. Raises Failed."""
+        settings = environment("gateway", self._mesh.gateway_settings())
+        self._mesh.envoy_file.write_text(await _run_module("services.gateway.render", settings))
+
+    async def _healthy(self) -> None:
+        """Wait until the whole serves, asked as callers ask."""
+        url = f"{self._options.url}/health"
+        while not await asyncio.to_thread(_is_healthy, url):  # noqa: ASYNC110 - asked by HTTP
+            await asyncio.sleep(_POLL_S)
+
+    async def _tend(self) -> None:
+        """What there is to do from time to time."""
+        while True:
+            await asyncio.sleep(TEND_INTERVAL_S)
+            with contextlib.suppress(OSError):  # no more processes, a full disk
+                self._watchdog.ensure()
+                rotate(self._layout.logs)
+
+    async def _stop(self, stopping: _Stopping) -> None:
+        self._status.ready = False
+        hurrying = asyncio.create_task(stopping.hurried.wait(), name="hurry on signals")
+        hurrying.add_done_callback(lambda _: self._keeper.hurry())
+        with self._screen.step("Ending all parts"):
+            await self._keeper.stop()
+        hurrying.cancel()
+        if self._options.runtime == "docker":
+            await asyncio.to_thread(remove_containers, self._options.stack)
+        self._watchdog.close()
+        self._layout.state.unlink(missing_ok=True)
+        shutil.rmtree(self._layout.run_dir, ignore_errors=True)
+
+    def _write_state(self) -> None:
+        self._status.parts = self._keeper.statuses
+        with contextlib.suppress(OSError):  # a full disk: what runs, runs on
+            self._status.write(self._layout.state)
+
+    def _welcome(self) -> None:
+        options, screen = self._options, self._screen
+        workers = f"{options.workers} worker" + ("s" if options.workers != 1 else "")
+        screen.say(f"faas is up: {options.url} (HTTP and gRPC)", style="bold green")
+        screen.say(f"{workers}, {options.runtime} runtime, data in {self._layout.data_dir}")
+        screen.say(_TRY.format(url=options.url))
+
+
+_TRY = """Try it:
+  curl {url}/functions -H 'Content-Type: application/json' -d '{{"name": "hello", \
+    "runtime": "python", "code": "def handler(payload, context): return [\\"hello\\", payload]"}}'
+  curl {url}/invoke -H 'Content-Type: application/json' \
+    -d '{{"function_id": "hello", "payload": "world", "wait": "10s"}}'"""
+
+
+def _checked_host(host: str, *, insecure: bool) -> str:
+    """An IP address that may be listened at. Raises Refused."""
+    host = {"localhost": "127.0.0.1"}.get(host, host.removeprefix("[").removesuffix("]"))
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        raise Refused(f"--host {host!r}: must be an IP address, such as 127.0.0.1.") from None
+    if not address.is_loopback and not insecure:
+        raise Refused(
+            f"--host {host}: others would reach it, and there is no access control yet: whoever"
+            " reaches the port runs code on this machine. If you mean it, say --insecure."
+        )
+    return host
+
+
+def _free_port(host: str, port: int) -> int:
+    """`port`, which nobody listens at, or for 0 any such port. Raises Refused."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        # As servers do: what lingers of connections that have ended is no hindrance.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            # Only listening tells for sure where addresses may be shared.
+            probe.listen()
+        except PermissionError as error:
+            raise Refused(f"Port {port} of {host} is not open to you: choose --port.") from error
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise Refused(f"--host {host}: {error.strerror}.") from error
+            raise Refused(
+                f"Port {port} of {host} is taken: choose another with --port, or --port 0."
+            ) from error
+        found: int = probe.getsockname()[1]
+        return found
+
+
+async def _locked(layout: Layout, screen: Screen) -> int:
+    """The data directory's lock. Raises Refused."""
+    lock = take_lock(layout)
+    if lock is not None:
+        return lock
+    found = StackStatus.read(layout.state)
+    if found is None or not found.is_alive():
+        with screen.step("Waiting until what ran here before is cleared away"):
+            await asyncio.to_thread(unlocked, layout, CLEARING_S)
+        if (lock := take_lock(layout)) is not None:
+            return lock
+        raise Refused(f"The data directory {layout.data_dir} is taken by another `faas up`.")
+    raise Refused(
+        f"The data directory {layout.data_dir} is taken by the stack at {found.url}"
+        f" (process {found.pid}): end it with `faas down --data-dir {layout.data_dir}`,"
+        " or choose another with --data-dir."
+    )
+
+
+def _end_leftovers(layout: Layout) -> None:
+    """End what the last run left, if it and its watchdog were killed together."""
+    found = StackStatus.read(layout.state)
+    if found is None:
+        return
+    wards = [
+        Ward(part.pid, part.birth, part.stop_signal, part.keeps_data)
+        for part in found.parts
+        if part.is_alive()
+    ]
+    if wards:
+        end(wards, found.stack, containers=found.runtime == "docker")
+
+
+async def _run_module(name: str, variables: Mapping[str, str]) -> str:
+    """Run a module of ours to its end; what it printed. Raises Failed."""
+    process = await asyncio.create_subprocess_exec(
+        *module(name),
+        env=dict(variables),
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        printed, errors = await process.communicate()
+    except asyncio.CancelledError:
+        process.kill()
+        await process.wait()
+        raise
+    if process.returncode:
+        last = "\n".join(errors.decode(errors="replace").splitlines()[-10:])
+        raise Failed(f"{name} {describe(process.returncode)}:\n{last}")
+    return printed.decode()
+
+
+def _is_healthy(url: str) -> bool:
+    """Whether `/health` says that the whole serves."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=10) as answer:
+            return bool(answer.status == 200)
+    except (OSError, http.client.HTTPException):
+        return False
