@@ -15,6 +15,7 @@
     │   └── UploadNotFound
     ├── FunctionExists
     ├── EtagMismatch
+    ├── RequestIdReused
     ├── TooLarge
     ├── DependencyUnavailable
     └── ShuttingDown
@@ -153,6 +154,13 @@ class EtagMismatch(MeshError):
 
     code = code_pb2.ABORTED
     reason = reasons.ETAG_MISMATCH
+
+
+class RequestIdReused(MeshError):
+    """This request_id was used within a day, with another payload."""
+
+    code = code_pb2.ALREADY_EXISTS
+    reason = reasons.REQUEST_ID_REUSED
 
 
 class TooLarge(MeshError):

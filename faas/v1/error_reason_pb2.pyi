@@ -67,6 +67,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The function changed since the etag was read: read it again, decide again.
     ABORTED, HTTP 409.
     """
+    REQUEST_ID_REUSED: _ErrorReason.ValueType  # 42
+    """This `request_id` was used for this function within the last 24 hours, with
+    another payload. `metadata.invocation_id` names what it made.
+    ALREADY_EXISTS, HTTP 409.
+    """
     TOO_LARGE: _ErrorReason.ValueType  # 60
     """Larger than this deployment takes. `metadata.limit_bytes` says how much it
     does. RESOURCE_EXHAUSTED, HTTP 429 (413 where Envoy counted).
@@ -154,6 +159,11 @@ FUNCTION_EXISTS: ErrorReason.ValueType  # 40
 ETAG_MISMATCH: ErrorReason.ValueType  # 41
 """The function changed since the etag was read: read it again, decide again.
 ABORTED, HTTP 409.
+"""
+REQUEST_ID_REUSED: ErrorReason.ValueType  # 42
+"""This `request_id` was used for this function within the last 24 hours, with
+another payload. `metadata.invocation_id` names what it made.
+ALREADY_EXISTS, HTTP 409.
 """
 TOO_LARGE: ErrorReason.ValueType  # 60
 """Larger than this deployment takes. `metadata.limit_bytes` says how much it

@@ -143,6 +143,27 @@ class Report(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     @_typing.final
+    class Buried(_message.Message):
+        """An earlier start of this worker is over: its process is gone, and so is what
+        it ran; all its verdicts were told before this.
+        """
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        BOOT_ID_FIELD_NUMBER: _builtins.int
+        boot_id: _builtins.str
+        def __init__(
+            self,
+            *,
+            boot_id: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
     class Logs(_message.Message):
         """Lines that a running function has printed."""
 
@@ -189,6 +210,7 @@ class Report(_message.Message):
         METRICS_FIELD_NUMBER: _builtins.int
         RUNTIME_IMAGE_FIELD_NUMBER: _builtins.int
         LOGS_TRUNCATED_FIELD_NUMBER: _builtins.int
+        BOOT_ID_FIELD_NUMBER: _builtins.int
         invocation_id: _builtins.str
         attempt: _builtins.int
         status: _invocation_pb2.Invocation.Status.ValueType
@@ -197,6 +219,10 @@ class Report(_message.Message):
         result_type: _builtins.str
         runtime_image: _builtins.str
         logs_truncated: _builtins.bool
+        boot_id: _builtins.str
+        """The boot that held the grant, if it was an earlier one of this worker,
+        whose verdict was found in the spool. Absent: this one.
+        """
         @_builtins.property
         def error(self) -> _invocation_pb2.Invocation.Error: ...
         @_builtins.property
@@ -217,10 +243,11 @@ class Report(_message.Message):
             metrics: _invocation_pb2.Invocation.Metrics | None = ...,
             runtime_image: _builtins.str = ...,
             logs_truncated: _builtins.bool = ...,
+            boot_id: _builtins.str = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "metrics", b"metrics"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "error", b"error", "invocation_id", b"invocation_id", "logs_truncated", b"logs_truncated", "metrics", b"metrics", "result", b"result", "result_type", b"result_type", "runtime_image", b"runtime_image", "status", b"status"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "boot_id", b"boot_id", "error", b"error", "invocation_id", b"invocation_id", "logs_truncated", b"logs_truncated", "metrics", b"metrics", "result", b"result", "result_type", b"result_type", "runtime_image", b"runtime_image", "status", b"status"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -274,6 +301,7 @@ class Report(_message.Message):
     FINISHED_FIELD_NUMBER: _builtins.int
     ABANDONED_FIELD_NUMBER: _builtins.int
     GOODBYE_FIELD_NUMBER: _builtins.int
+    BURIED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Report.Hello:
         """Always the first on a stream."""
@@ -292,6 +320,8 @@ class Report(_message.Message):
     def abandoned(self) -> Global___Report.Abandoned: ...
     @_builtins.property
     def goodbye(self) -> Global___Report.Goodbye: ...
+    @_builtins.property
+    def buried(self) -> Global___Report.Buried: ...
     def __init__(
         self,
         *,
@@ -303,12 +333,13 @@ class Report(_message.Message):
         finished: Global___Report.Finished | None = ...,
         abandoned: Global___Report.Abandoned | None = ...,
         goodbye: Global___Report.Goodbye | None = ...,
+        buried: Global___Report.Buried | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["abandoned", b"abandoned", "decline", b"decline", "finished", b"finished", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "logs", b"logs", "report", b"report", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abandoned", b"abandoned", "buried", b"buried", "decline", b"decline", "finished", b"finished", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "logs", b"logs", "report", b"report", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abandoned", b"abandoned", "decline", b"decline", "finished", b"finished", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "logs", b"logs", "report", b"report", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abandoned", b"abandoned", "buried", b"buried", "decline", b"decline", "finished", b"finished", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "logs", b"logs", "report", b"report", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["hello", "heartbeat", "start", "decline", "logs", "finished", "abandoned", "goodbye"]  # noqa: Y015
+    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["hello", "heartbeat", "start", "decline", "logs", "finished", "abandoned", "goodbye", "buried"]  # noqa: Y015
     _WhichOneofArgType_report: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_report) -> _WhichOneofReturnType_report | None: ...
 
@@ -365,6 +396,7 @@ class Directive(_message.Message):
         PAYLOAD_FIELD_NUMBER: _builtins.int
         PAYLOAD_TYPE_FIELD_NUMBER: _builtins.int
         TIMEOUT_FIELD_NUMBER: _builtins.int
+        ALONE_FIELD_NUMBER: _builtins.int
         invocation_id: _builtins.str
         grant_id: _builtins.str
         attempt: _builtins.int
@@ -373,6 +405,10 @@ class Directive(_message.Message):
         function_name: _builtins.str
         payload: _builtins.bytes
         payload_type: _builtins.str
+        alone: _builtins.bool
+        """Start it when nothing else runs on this worker, and nothing beside it: a
+        worker was lost that ran it.
+        """
         @_builtins.property
         def timeout(self) -> _duration_pb2.Duration: ...
         def __init__(
@@ -387,10 +423,11 @@ class Directive(_message.Message):
             payload: _builtins.bytes = ...,
             payload_type: _builtins.str = ...,
             timeout: _duration_pb2.Duration | None = ...,
+            alone: _builtins.bool = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "function_id", b"function_id", "function_name", b"function_name", "function_version", b"function_version", "grant_id", b"grant_id", "invocation_id", b"invocation_id", "payload", b"payload", "payload_type", b"payload_type", "timeout", b"timeout"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["alone", b"alone", "attempt", b"attempt", "function_id", b"function_id", "function_name", b"function_name", "function_version", b"function_version", "grant_id", b"grant_id", "invocation_id", b"invocation_id", "payload", b"payload", "payload_type", b"payload_type", "timeout", b"timeout"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -497,12 +534,57 @@ class Directive(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class Cancel(_message.Message):
+        """It was cancelled: kill it and report nothing. Only a hint, because the
+        answer to the next heartbeat says the same.
+        """
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        INVOCATION_ID_FIELD_NUMBER: _builtins.int
+        ATTEMPT_FIELD_NUMBER: _builtins.int
+        invocation_id: _builtins.str
+        attempt: _builtins.int
+        def __init__(
+            self,
+            *,
+            invocation_id: _builtins.str = ...,
+            attempt: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "invocation_id", b"invocation_id"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Buried(_message.Message):
+        """Answers Report.Buried: what that boot held was given to others."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        BOOT_ID_FIELD_NUMBER: _builtins.int
+        boot_id: _builtins.str
+        def __init__(
+            self,
+            *,
+            boot_id: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     HEARTBEAT_ACK_FIELD_NUMBER: _builtins.int
     GRANTED_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
     RECORDED_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
+    CANCEL_FIELD_NUMBER: _builtins.int
+    BURIED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def heartbeat_ack(self) -> Global___Directive.HeartbeatAck: ...
     @_builtins.property
@@ -515,6 +597,10 @@ class Directive(_message.Message):
     def drain(self) -> Global___Directive.Drain: ...
     @_builtins.property
     def resume(self) -> Global___Directive.Resume: ...
+    @_builtins.property
+    def cancel(self) -> Global___Directive.Cancel: ...
+    @_builtins.property
+    def buried(self) -> Global___Directive.Buried: ...
     def __init__(
         self,
         *,
@@ -524,12 +610,14 @@ class Directive(_message.Message):
         recorded: Global___Directive.Recorded | None = ...,
         drain: Global___Directive.Drain | None = ...,
         resume: Global___Directive.Resume | None = ...,
+        cancel: Global___Directive.Cancel | None = ...,
+        buried: Global___Directive.Buried | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["directive", b"directive", "drain", b"drain", "granted", b"granted", "heartbeat_ack", b"heartbeat_ack", "recorded", b"recorded", "refused", b"refused", "resume", b"resume"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["buried", b"buried", "cancel", b"cancel", "directive", b"directive", "drain", b"drain", "granted", b"granted", "heartbeat_ack", b"heartbeat_ack", "recorded", b"recorded", "refused", b"refused", "resume", b"resume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["directive", b"directive", "drain", b"drain", "granted", b"granted", "heartbeat_ack", b"heartbeat_ack", "recorded", b"recorded", "refused", b"refused", "resume", b"resume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buried", b"buried", "cancel", b"cancel", "directive", b"directive", "drain", b"drain", "granted", b"granted", "heartbeat_ack", b"heartbeat_ack", "recorded", b"recorded", "refused", b"refused", "resume", b"resume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_directive: _TypeAlias = _typing.Literal["heartbeat_ack", "granted", "refused", "recorded", "drain", "resume"]  # noqa: Y015
+    _WhichOneofReturnType_directive: _TypeAlias = _typing.Literal["heartbeat_ack", "granted", "refused", "recorded", "drain", "resume", "cancel", "buried"]  # noqa: Y015
     _WhichOneofArgType_directive: _TypeAlias = _typing.Literal["directive", b"directive"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_directive) -> _WhichOneofReturnType_directive | None: ...
 

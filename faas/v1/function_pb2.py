@@ -22,11 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from faas.v1 import invocation_pb2 as faas_dot_v1_dot_invocation__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66\x61\x61s/v1/function.proto\x12\x07\x66\x61\x61s.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x88\x04\n\x08\x46unction\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0f\n\x07runtime\x18\x04 \x01(\t\x12\x0f\n\x07handler\x18\x05 \x01(\t\x12\x11\n\tmemory_mb\x18\x06 \x01(\x05\x12\x0c\n\x04\x63pus\x18\x07 \x01(\x01\x12*\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x03\x65nv\x18\t \x03(\x0b\x32\x1a.faas.v1.Function.EnvEntry\x12-\n\x06labels\x18\n \x03(\x0b\x32\x1d.faas.v1.Function.LabelsEntry\x12\x0f\n\x07version\x18\x0b \x01(\x05\x12\x13\n\x0b\x63ode_sha256\x18\x0c \x01(\t\x12\x17\n\x0f\x63ode_size_bytes\x18\r \x01(\x03\x12.\n\ncreated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x10 \x01(\t\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8a\x03\n\x0f\x46unctionVersion\x12\x13\n\x0b\x66unction_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x0f\n\x07runtime\x18\x03 \x01(\t\x12\x0f\n\x07handler\x18\x04 \x01(\t\x12\x11\n\tmemory_mb\x18\x05 \x01(\x05\x12\x0c\n\x04\x63pus\x18\x06 \x01(\x01\x12*\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x03\x65nv\x18\x08 \x03(\x0b\x32!.faas.v1.FunctionVersion.EnvEntry\x12(\n\x0b\x63ode_format\x18\t \x01(\x0e\x32\x13.faas.v1.CodeFormat\x12\x13\n\x0b\x63ode_sha256\x18\n \x01(\t\x12\x17\n\x0f\x63ode_size_bytes\x18\x0b \x01(\x03\x12.\n\ncreated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8d\x01\n\x06Upload\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12#\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x13.faas.v1.CodeFormat\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*l\n\nCodeFormat\x12\x1b\n\x17\x43ODE_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43ODE_FORMAT_TEXT\x10\x01\x12\x13\n\x0f\x43ODE_FORMAT_ZIP\x10\x02\x12\x16\n\x12\x43ODE_FORMAT_TAR_GZ\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66\x61\x61s/v1/function.proto\x12\x07\x66\x61\x61s.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x18\x66\x61\x61s/v1/invocation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf9\x04\n\x08\x46unction\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0f\n\x07runtime\x18\x04 \x01(\t\x12\x0f\n\x07handler\x18\x05 \x01(\t\x12\x11\n\tmemory_mb\x18\x06 \x01(\x05\x12\x0c\n\x04\x63pus\x18\x07 \x01(\x01\x12*\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x03\x65nv\x18\t \x03(\x0b\x32\x1a.faas.v1.Function.EnvEntry\x12-\n\x06labels\x18\n \x03(\x0b\x32\x1d.faas.v1.Function.LabelsEntry\x12\x0f\n\x07version\x18\x0b \x01(\x05\x12\x13\n\x0b\x63ode_sha256\x18\x0c \x01(\t\x12\x17\n\x0f\x63ode_size_bytes\x18\r \x01(\x03\x12.\n\ncreated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x10 \x01(\t\x12*\n\x0cretry_policy\x18\x11 \x01(\x0b\x32\x14.faas.v1.RetryPolicy\x12*\n\x07max_age\x18\x12 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fmax_concurrency\x18\x13 \x01(\x05\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb4\x02\n\x0bRetryPolicy\x12\x1f\n\x0cmax_attempts\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x14(\x01\x12\x42\n\x0finitial_backoff\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xa3\x05\x32\x00\x12>\n\x0bmax_backoff\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xa3\x05\x32\x00\x12J\n\x08retry_on\x18\x04 \x03(\x0e\x32\x1d.faas.v1.Invocation.ErrorCodeB\x19\xbaH\x16\x92\x01\x13\x18\x01\"\x0f\x82\x01\x0c\x18\x01\x18\x02\x18\x03\x18\x04\x18\x05\x18\x06\x12\x1e\n\x11retry_lost_worker\x18\x05 \x01(\x08H\x00\x88\x01\x01\x42\x14\n\x12_retry_lost_worker\"\x8a\x03\n\x0f\x46unctionVersion\x12\x13\n\x0b\x66unction_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x0f\n\x07runtime\x18\x03 \x01(\t\x12\x0f\n\x07handler\x18\x04 \x01(\t\x12\x11\n\tmemory_mb\x18\x05 \x01(\x05\x12\x0c\n\x04\x63pus\x18\x06 \x01(\x01\x12*\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x03\x65nv\x18\x08 \x03(\x0b\x32!.faas.v1.FunctionVersion.EnvEntry\x12(\n\x0b\x63ode_format\x18\t \x01(\x0e\x32\x13.faas.v1.CodeFormat\x12\x13\n\x0b\x63ode_sha256\x18\n \x01(\t\x12\x17\n\x0f\x63ode_size_bytes\x18\x0b \x01(\x03\x12.\n\ncreated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8d\x01\n\x06Upload\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12#\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x13.faas.v1.CodeFormat\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*l\n\nCodeFormat\x12\x1b\n\x17\x43ODE_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43ODE_FORMAT_TEXT\x10\x01\x12\x13\n\x0f\x43ODE_FORMAT_ZIP\x10\x02\x12\x16\n\x12\x43ODE_FORMAT_TAR_GZ\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,20 +39,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FUNCTION_ENVENTRY']._serialized_options = b'8\001'
   _globals['_FUNCTION_LABELSENTRY']._loaded_options = None
   _globals['_FUNCTION_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_RETRYPOLICY'].fields_by_name['max_attempts']._loaded_options = None
+  _globals['_RETRYPOLICY'].fields_by_name['max_attempts']._serialized_options = b'\272H\006\032\004\030\024(\001'
+  _globals['_RETRYPOLICY'].fields_by_name['initial_backoff']._loaded_options = None
+  _globals['_RETRYPOLICY'].fields_by_name['initial_backoff']._serialized_options = b'\272H\013\252\001\010\"\004\010\200\243\0052\000'
+  _globals['_RETRYPOLICY'].fields_by_name['max_backoff']._loaded_options = None
+  _globals['_RETRYPOLICY'].fields_by_name['max_backoff']._serialized_options = b'\272H\013\252\001\010\"\004\010\200\243\0052\000'
+  _globals['_RETRYPOLICY'].fields_by_name['retry_on']._loaded_options = None
+  _globals['_RETRYPOLICY'].fields_by_name['retry_on']._serialized_options = b'\272H\026\222\001\023\030\001\"\017\202\001\014\030\001\030\002\030\003\030\004\030\005\030\006'
   _globals['_FUNCTIONVERSION_ENVENTRY']._loaded_options = None
   _globals['_FUNCTIONVERSION_ENVENTRY']._serialized_options = b'8\001'
-  _globals['_CODEFORMAT']._serialized_start=1164
-  _globals['_CODEFORMAT']._serialized_end=1272
-  _globals['_FUNCTION']._serialized_start=101
-  _globals['_FUNCTION']._serialized_end=621
-  _globals['_FUNCTION_ENVENTRY']._serialized_start=532
-  _globals['_FUNCTION_ENVENTRY']._serialized_end=574
-  _globals['_FUNCTION_LABELSENTRY']._serialized_start=576
-  _globals['_FUNCTION_LABELSENTRY']._serialized_end=621
-  _globals['_FUNCTIONVERSION']._serialized_start=624
-  _globals['_FUNCTIONVERSION']._serialized_end=1018
-  _globals['_FUNCTIONVERSION_ENVENTRY']._serialized_start=532
-  _globals['_FUNCTIONVERSION_ENVENTRY']._serialized_end=574
-  _globals['_UPLOAD']._serialized_start=1021
-  _globals['_UPLOAD']._serialized_end=1162
+  _globals['_CODEFORMAT']._serialized_start=1643
+  _globals['_CODEFORMAT']._serialized_end=1751
+  _globals['_FUNCTION']._serialized_start=156
+  _globals['_FUNCTION']._serialized_end=789
+  _globals['_FUNCTION_ENVENTRY']._serialized_start=700
+  _globals['_FUNCTION_ENVENTRY']._serialized_end=742
+  _globals['_FUNCTION_LABELSENTRY']._serialized_start=744
+  _globals['_FUNCTION_LABELSENTRY']._serialized_end=789
+  _globals['_RETRYPOLICY']._serialized_start=792
+  _globals['_RETRYPOLICY']._serialized_end=1100
+  _globals['_FUNCTIONVERSION']._serialized_start=1103
+  _globals['_FUNCTIONVERSION']._serialized_end=1497
+  _globals['_FUNCTIONVERSION_ENVENTRY']._serialized_start=700
+  _globals['_FUNCTIONVERSION_ENVENTRY']._serialized_end=742
+  _globals['_UPLOAD']._serialized_start=1500
+  _globals['_UPLOAD']._serialized_end=1641
 # @@protoc_insertion_point(module_scope)

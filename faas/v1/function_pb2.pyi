@@ -4,6 +4,7 @@ isort:skip_file
 A function and its immutable versions."""
 
 from collections import abc as _abc
+from faas.v1 import invocation_pb2 as _invocation_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
@@ -114,6 +115,9 @@ class Function(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    RETRY_POLICY_FIELD_NUMBER: _builtins.int
+    MAX_AGE_FIELD_NUMBER: _builtins.int
+    MAX_CONCURRENCY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`func-` and a UUIDv7. Given by the server, never reused."""
     name: _builtins.str
@@ -143,6 +147,10 @@ class Function(_message.Message):
     """Changes with every change. Send it back in an update or deletion to be
     refused (ABORTED) if somebody else was faster.
     """
+    max_concurrency: _builtins.int
+    """How many invocations of it run at once, on all workers together. 0: as many
+    as there is room for.
+    """
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """How long one attempt may take, import included, building and container
@@ -161,6 +169,18 @@ class Function(_message.Message):
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def retry_policy(self) -> Global___RetryPolicy:
+        """When a failed invocation is started again. Absent: never, unless its
+        worker was lost.
+        """
+
+    @_builtins.property
+    def max_age(self) -> _duration_pb2.Duration:
+        """How long an invocation may wait for its first start before it is
+        DEAD_LETTERED as EXPIRED. Default 6 hours.
+        """
+
     def __init__(
         self,
         *,
@@ -180,14 +200,73 @@ class Function(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        retry_policy: Global___RetryPolicy | None = ...,
+        max_age: _duration_pb2.Duration | None = ...,
+        max_concurrency: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "timeout", b"timeout", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "max_age", b"max_age", "retry_policy", b"retry_policy", "timeout", b"timeout", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_sha256", b"code_sha256", "code_size_bytes", b"code_size_bytes", "cpus", b"cpus", "created_at", b"created_at", "description", b"description", "env", b"env", "etag", b"etag", "handler", b"handler", "id", b"id", "labels", b"labels", "memory_mb", b"memory_mb", "name", b"name", "runtime", b"runtime", "timeout", b"timeout", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_sha256", b"code_sha256", "code_size_bytes", b"code_size_bytes", "cpus", b"cpus", "created_at", b"created_at", "description", b"description", "env", b"env", "etag", b"etag", "handler", b"handler", "id", b"id", "labels", b"labels", "max_age", b"max_age", "max_concurrency", b"max_concurrency", "memory_mb", b"memory_mb", "name", b"name", "retry_policy", b"retry_policy", "runtime", b"runtime", "timeout", b"timeout", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Function: _TypeAlias = Function  # noqa: Y015
+
+@_typing.final
+class RetryPolicy(_message.Message):
+    """When an invocation is started again. A change of it is no new version: it
+    holds for what is accepted from then on.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    INITIAL_BACKOFF_FIELD_NUMBER: _builtins.int
+    MAX_BACKOFF_FIELD_NUMBER: _builtins.int
+    RETRY_ON_FIELD_NUMBER: _builtins.int
+    RETRY_LOST_WORKER_FIELD_NUMBER: _builtins.int
+    max_attempts: _builtins.int
+    """Starts in all, 1 to 20: 1 retries nothing. Losses of a worker are counted
+    apart: there is one more start in reserve for the first of them.
+    """
+    retry_lost_worker: _builtins.bool
+    """Whether it is started again when its worker was lost, perhaps in the middle
+    of it. Absent: true. False for functions that must not run twice.
+    """
+    @_builtins.property
+    def initial_backoff(self) -> _duration_pb2.Duration:
+        """Wait before the second start; doubles with each failure, less up to half of
+        it at random. Absent: 1s.
+        """
+
+    @_builtins.property
+    def max_backoff(self) -> _duration_pb2.Duration:
+        """No wait is longer. Absent: 300s."""
+
+    @_builtins.property
+    def retry_on(self) -> _containers.RepeatedScalarFieldContainer[_invocation_pb2.Invocation.ErrorCode.ValueType]:
+        """Which failures are retried. Absent: FUNCTION_ERROR, FUNCTION_CRASHED,
+        OUT_OF_MEMORY and TIMEOUT.
+        """
+
+    def __init__(
+        self,
+        *,
+        max_attempts: _builtins.int = ...,
+        initial_backoff: _duration_pb2.Duration | None = ...,
+        max_backoff: _duration_pb2.Duration | None = ...,
+        retry_on: _abc.Iterable[_invocation_pb2.Invocation.ErrorCode.ValueType] | None = ...,
+        retry_lost_worker: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_lost_worker", b"_retry_lost_worker", "initial_backoff", b"initial_backoff", "max_backoff", b"max_backoff", "retry_lost_worker", b"retry_lost_worker"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_lost_worker", b"_retry_lost_worker", "initial_backoff", b"initial_backoff", "max_attempts", b"max_attempts", "max_backoff", b"max_backoff", "retry_lost_worker", b"retry_lost_worker", "retry_on", b"retry_on"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__retry_lost_worker: _TypeAlias = _typing.Literal["retry_lost_worker"]  # noqa: Y015
+    _WhichOneofArgType__retry_lost_worker: _TypeAlias = _typing.Literal["_retry_lost_worker", b"_retry_lost_worker"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_lost_worker) -> _WhichOneofReturnType__retry_lost_worker | None: ...
+
+Global___RetryPolicy: _TypeAlias = RetryPolicy  # noqa: Y015
 
 @_typing.final
 class FunctionVersion(_message.Message):

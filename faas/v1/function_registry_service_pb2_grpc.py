@@ -52,6 +52,11 @@ class FunctionRegistryServiceStub:
                 request_serializer=faas_dot_v1_dot_function__registry__service__pb2.FetchCodeRequest.SerializeToString,
                 response_deserializer=faas_dot_v1_dot_function__registry__service__pb2.CodeChunk.FromString,
                 _registered_method=True)
+        self.ListConcurrencyLimits = channel.unary_unary(
+                '/faas.v1.FunctionRegistryService/ListConcurrencyLimits',
+                request_serializer=faas_dot_v1_dot_function__registry__service__pb2.ListConcurrencyLimitsRequest.SerializeToString,
+                response_deserializer=faas_dot_v1_dot_function__registry__service__pb2.ListConcurrencyLimitsResponse.FromString,
+                _registered_method=True)
 
 
 class FunctionRegistryServiceServicer:
@@ -83,6 +88,13 @@ class FunctionRegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListConcurrencyLimits(self, request, context):
+        """The `max_concurrency` of all functions that have one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FunctionRegistryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -100,6 +112,11 @@ def add_FunctionRegistryServiceServicer_to_server(servicer, server):
                     servicer.FetchCode,
                     request_deserializer=faas_dot_v1_dot_function__registry__service__pb2.FetchCodeRequest.FromString,
                     response_serializer=faas_dot_v1_dot_function__registry__service__pb2.CodeChunk.SerializeToString,
+            ),
+            'ListConcurrencyLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListConcurrencyLimits,
+                    request_deserializer=faas_dot_v1_dot_function__registry__service__pb2.ListConcurrencyLimitsRequest.FromString,
+                    response_serializer=faas_dot_v1_dot_function__registry__service__pb2.ListConcurrencyLimitsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -185,6 +202,33 @@ class FunctionRegistryService:
             '/faas.v1.FunctionRegistryService/FetchCode',
             faas_dot_v1_dot_function__registry__service__pb2.FetchCodeRequest.SerializeToString,
             faas_dot_v1_dot_function__registry__service__pb2.CodeChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListConcurrencyLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faas.v1.FunctionRegistryService/ListConcurrencyLimits',
+            faas_dot_v1_dot_function__registry__service__pb2.ListConcurrencyLimitsRequest.SerializeToString,
+            faas_dot_v1_dot_function__registry__service__pb2.ListConcurrencyLimitsResponse.FromString,
             options,
             channel_credentials,
             insecure,

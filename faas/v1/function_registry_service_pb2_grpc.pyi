@@ -50,6 +50,8 @@ class FunctionRegistryServiceStub:
     """The code of one version, of a deleted function too, in chunks.
     Errors: VERSION_NOT_FOUND.
     """
+    ListConcurrencyLimits: _grpc.UnaryUnaryMultiCallable[_function_registry_service_pb2.ListConcurrencyLimitsRequest, _function_registry_service_pb2.ListConcurrencyLimitsResponse]
+    """The `max_concurrency` of all functions that have one."""
 
 @_typing.type_check_only
 class FunctionRegistryServiceAsyncStub(FunctionRegistryServiceStub):
@@ -70,6 +72,8 @@ class FunctionRegistryServiceAsyncStub(FunctionRegistryServiceStub):
     """The code of one version, of a deleted function too, in chunks.
     Errors: VERSION_NOT_FOUND.
     """
+    ListConcurrencyLimits: _aio.UnaryUnaryMultiCallable[_function_registry_service_pb2.ListConcurrencyLimitsRequest, _function_registry_service_pb2.ListConcurrencyLimitsResponse]  # type: ignore[assignment]
+    """The `max_concurrency` of all functions that have one."""
 
 class FunctionRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Mesh only. Unlike the public reads, reads by version go on after a function
@@ -105,5 +109,13 @@ class FunctionRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         """The code of one version, of a deleted function too, in chunks.
         Errors: VERSION_NOT_FOUND.
         """
+
+    @_abc_1.abstractmethod
+    def ListConcurrencyLimits(
+        self,
+        request: _function_registry_service_pb2.ListConcurrencyLimitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_function_registry_service_pb2.ListConcurrencyLimitsResponse, _abc.Awaitable[_function_registry_service_pb2.ListConcurrencyLimitsResponse]]:
+        """The `max_concurrency` of all functions that have one."""
 
 def add_FunctionRegistryServiceServicer_to_server(servicer: FunctionRegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -78,6 +78,9 @@ class CreateFunctionRequest(_message.Message):
     TIMEOUT_FIELD_NUMBER: _builtins.int
     ENV_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    RETRY_POLICY_FIELD_NUMBER: _builtins.int
+    MAX_AGE_FIELD_NUMBER: _builtins.int
+    MAX_CONCURRENCY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """A lower-case letter, then up to 62 of `a-z`, `0-9` and `-`. Must not begin
     with `func-`.
@@ -99,6 +102,8 @@ class CreateFunctionRequest(_message.Message):
     """MiB. Absent: 128."""
     cpus: _builtins.float
     """Cores. Absent: 1. More than a worker's machine has is clamped there."""
+    max_concurrency: _builtins.int
+    """How many of its invocations run at once. 0: any number."""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """Absent: 30s."""
@@ -111,6 +116,14 @@ class CreateFunctionRequest(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def retry_policy(self) -> _function_pb2.RetryPolicy:
+        """When a failed invocation is started again."""
+
+    @_builtins.property
+    def max_age(self) -> _duration_pb2.Duration:
+        """How long an invocation may wait for its first start."""
+
     def __init__(
         self,
         *,
@@ -126,19 +139,26 @@ class CreateFunctionRequest(_message.Message):
         timeout: _duration_pb2.Duration | None = ...,
         env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        retry_policy: _function_pb2.RetryPolicy | None = ...,
+        max_age: _duration_pb2.Duration | None = ...,
+        max_concurrency: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_memory_mb", b"_memory_mb", "archive", b"archive", "code", b"code", "cpus", b"cpus", "memory_mb", b"memory_mb", "source", b"source", "timeout", b"timeout", "upload_id", b"upload_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_max_concurrency", b"_max_concurrency", "_memory_mb", b"_memory_mb", "archive", b"archive", "code", b"code", "cpus", b"cpus", "max_age", b"max_age", "max_concurrency", b"max_concurrency", "memory_mb", b"memory_mb", "retry_policy", b"retry_policy", "source", b"source", "timeout", b"timeout", "upload_id", b"upload_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_memory_mb", b"_memory_mb", "archive", b"archive", "code", b"code", "cpus", b"cpus", "description", b"description", "env", b"env", "handler", b"handler", "labels", b"labels", "memory_mb", b"memory_mb", "name", b"name", "runtime", b"runtime", "source", b"source", "timeout", b"timeout", "upload_id", b"upload_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_max_concurrency", b"_max_concurrency", "_memory_mb", b"_memory_mb", "archive", b"archive", "code", b"code", "cpus", b"cpus", "description", b"description", "env", b"env", "handler", b"handler", "labels", b"labels", "max_age", b"max_age", "max_concurrency", b"max_concurrency", "memory_mb", b"memory_mb", "name", b"name", "retry_policy", b"retry_policy", "runtime", b"runtime", "source", b"source", "timeout", b"timeout", "upload_id", b"upload_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpus: _TypeAlias = _typing.Literal["cpus"]  # noqa: Y015
     _WhichOneofArgType__cpus: _TypeAlias = _typing.Literal["_cpus", b"_cpus"]  # noqa: Y015
+    _WhichOneofReturnType__max_concurrency: _TypeAlias = _typing.Literal["max_concurrency"]  # noqa: Y015
+    _WhichOneofArgType__max_concurrency: _TypeAlias = _typing.Literal["_max_concurrency", b"_max_concurrency"]  # noqa: Y015
     _WhichOneofReturnType__memory_mb: _TypeAlias = _typing.Literal["memory_mb"]  # noqa: Y015
     _WhichOneofArgType__memory_mb: _TypeAlias = _typing.Literal["_memory_mb", b"_memory_mb"]  # noqa: Y015
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["code", "archive", "upload_id"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cpus) -> _WhichOneofReturnType__cpus | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_concurrency) -> _WhichOneofReturnType__max_concurrency | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_mb) -> _WhichOneofReturnType__memory_mb | None: ...
     @_typing.overload
@@ -289,6 +309,9 @@ class UpdateFunctionRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    RETRY_POLICY_FIELD_NUMBER: _builtins.int
+    MAX_AGE_FIELD_NUMBER: _builtins.int
+    MAX_CONCURRENCY_FIELD_NUMBER: _builtins.int
     function_id: _builtins.str
     """Id or name."""
     name: _builtins.str
@@ -304,6 +327,8 @@ class UpdateFunctionRequest(_message.Message):
     """Cores."""
     etag: _builtins.str
     """Absent: change whatever is there."""
+    max_concurrency: _builtins.int
+    """How many of its invocations run at once. 0: any number."""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration: ...
     @_builtins.property
@@ -319,6 +344,14 @@ class UpdateFunctionRequest(_message.Message):
         """Fields to change. Absent: those that are present. With it, a field that it
         names and that is absent is cleared or goes back to its default.
         """
+
+    @_builtins.property
+    def retry_policy(self) -> _function_pb2.RetryPolicy:
+        """When a failed invocation is started again."""
+
+    @_builtins.property
+    def max_age(self) -> _duration_pb2.Duration:
+        """How long an invocation may wait for its first start."""
 
     def __init__(
         self,
@@ -338,10 +371,13 @@ class UpdateFunctionRequest(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
         etag: _builtins.str = ...,
+        retry_policy: _function_pb2.RetryPolicy | None = ...,
+        max_age: _duration_pb2.Duration | None = ...,
+        max_concurrency: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_description", b"_description", "_handler", b"_handler", "_memory_mb", b"_memory_mb", "_name", b"_name", "_runtime", b"_runtime", "archive", b"archive", "code", b"code", "cpus", b"cpus", "description", b"description", "handler", b"handler", "memory_mb", b"memory_mb", "name", b"name", "runtime", b"runtime", "source", b"source", "timeout", b"timeout", "update_mask", b"update_mask", "upload_id", b"upload_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_description", b"_description", "_handler", b"_handler", "_max_concurrency", b"_max_concurrency", "_memory_mb", b"_memory_mb", "_name", b"_name", "_runtime", b"_runtime", "archive", b"archive", "code", b"code", "cpus", b"cpus", "description", b"description", "handler", b"handler", "max_age", b"max_age", "max_concurrency", b"max_concurrency", "memory_mb", b"memory_mb", "name", b"name", "retry_policy", b"retry_policy", "runtime", b"runtime", "source", b"source", "timeout", b"timeout", "update_mask", b"update_mask", "upload_id", b"upload_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_description", b"_description", "_handler", b"_handler", "_memory_mb", b"_memory_mb", "_name", b"_name", "_runtime", b"_runtime", "archive", b"archive", "code", b"code", "cpus", b"cpus", "description", b"description", "env", b"env", "etag", b"etag", "function_id", b"function_id", "handler", b"handler", "labels", b"labels", "memory_mb", b"memory_mb", "name", b"name", "runtime", b"runtime", "source", b"source", "timeout", b"timeout", "update_mask", b"update_mask", "upload_id", b"upload_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_description", b"_description", "_handler", b"_handler", "_max_concurrency", b"_max_concurrency", "_memory_mb", b"_memory_mb", "_name", b"_name", "_runtime", b"_runtime", "archive", b"archive", "code", b"code", "cpus", b"cpus", "description", b"description", "env", b"env", "etag", b"etag", "function_id", b"function_id", "handler", b"handler", "labels", b"labels", "max_age", b"max_age", "max_concurrency", b"max_concurrency", "memory_mb", b"memory_mb", "name", b"name", "retry_policy", b"retry_policy", "runtime", b"runtime", "source", b"source", "timeout", b"timeout", "update_mask", b"update_mask", "upload_id", b"upload_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpus: _TypeAlias = _typing.Literal["cpus"]  # noqa: Y015
     _WhichOneofArgType__cpus: _TypeAlias = _typing.Literal["_cpus", b"_cpus"]  # noqa: Y015
@@ -349,6 +385,8 @@ class UpdateFunctionRequest(_message.Message):
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
     _WhichOneofReturnType__handler: _TypeAlias = _typing.Literal["handler"]  # noqa: Y015
     _WhichOneofArgType__handler: _TypeAlias = _typing.Literal["_handler", b"_handler"]  # noqa: Y015
+    _WhichOneofReturnType__max_concurrency: _TypeAlias = _typing.Literal["max_concurrency"]  # noqa: Y015
+    _WhichOneofArgType__max_concurrency: _TypeAlias = _typing.Literal["_max_concurrency", b"_max_concurrency"]  # noqa: Y015
     _WhichOneofReturnType__memory_mb: _TypeAlias = _typing.Literal["memory_mb"]  # noqa: Y015
     _WhichOneofArgType__memory_mb: _TypeAlias = _typing.Literal["_memory_mb", b"_memory_mb"]  # noqa: Y015
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
@@ -363,6 +401,8 @@ class UpdateFunctionRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__handler) -> _WhichOneofReturnType__handler | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_concurrency) -> _WhichOneofReturnType__max_concurrency | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_mb) -> _WhichOneofReturnType__memory_mb | None: ...
     @_typing.overload

@@ -27,7 +27,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66\x61\x61s/v1/invocation.proto\x12\x07\x66\x61\x61s.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdd\x0b\n\nInvocation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x66unction_id\x18\x02 \x01(\t\x12\x15\n\rfunction_name\x18\x03 \x01(\t\x12\x18\n\x10\x66unction_version\x18\x04 \x01(\x05\x12*\n\x06status\x18\x05 \x01(\x0e\x32\x1a.faas.v1.Invocation.Status\x12\'\n\x07payload\x18\x06 \x01(\x0b\x32\x16.google.protobuf.Value\x12&\n\x06result\x18\x07 \x01(\x0b\x32\x16.google.protobuf.Value\x12(\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x19.faas.v1.Invocation.Error\x12,\n\x07metrics\x18\t \x01(\x0b\x32\x1b.faas.v1.Invocation.Metrics\x12\x0f\n\x07\x61ttempt\x18\n \x01(\x05\x12/\n\x06labels\x18\x0b \x03(\x0b\x32\x1f.faas.v1.Invocation.LabelsEntry\x12\x11\n\tworker_id\x18\x0c \x01(\t\x12\x15\n\rruntime_image\x18\r \x01(\t\x12\x16\n\x0elogs_truncated\x18\x0e \x01(\x08\x12.\n\ncreated_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63ompleted_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fnext_attempt_at\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1au\n\x05\x45rror\x12+\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x1d.faas.v1.Invocation.ErrorCode\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\r\n\x05stack\x18\x04 \x01(\t\x12\x11\n\texit_code\x18\x05 \x01(\x05\x1a\xcb\x02\n\x07Metrics\x12+\n\x08\x64uration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06queued\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07startup\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03run\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x63pu_time\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1e\n\x11peak_memory_bytes\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x31\n\nstart_kind\x18\x07 \x01(\x0e\x32\x1d.faas.v1.Invocation.StartKindB\x14\n\x12_peak_memory_bytes\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"w\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x0b\n\x07PENDING\x10\x01\x12\x0b\n\x07RUNNING\x10\x02\x12\r\n\tCOMPLETED\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\x12\r\n\tTIMED_OUT\x10\x05\x12\x11\n\rDEAD_LETTERED\x10\x06\"\xbc\x01\n\tErrorCode\x12\x1a\n\x16\x45RROR_CODE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x46UNCTION_ERROR\x10\x01\x12\x14\n\x10\x46UNCTION_CRASHED\x10\x02\x12\x11\n\rOUT_OF_MEMORY\x10\x03\x12\x0b\n\x07TIMEOUT\x10\x04\x12\x14\n\x10OUTPUT_TOO_LARGE\x10\x05\x12\x0e\n\nBAD_OUTPUT\x10\x06\x12\x0f\n\x0bWORKER_LOST\x10\x07\x12\x12\n\x0ePLATFORM_ERROR\x10\x08\"1\n\tStartKind\x12\x1a\n\x16START_KIND_UNSPECIFIED\x10\x00\x12\x08\n\x04\x43OLD\x10\x01\"\xb5\x01\n\x07LogLine\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06stream\x18\x02 \x01(\x0e\x32\x17.faas.v1.LogLine.Stream\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\"8\n\x06Stream\x12\x16\n\x12STREAM_UNSPECIFIED\x10\x00\x12\n\n\x06STDOUT\x10\x01\x12\n\n\x06STDERR\x10\x02\"y\n\x0fInvocationEvent\x12\'\n\ninvocation\x18\x01 \x01(\x0b\x32\x13.faas.v1.Invocation\x12\x1f\n\x05lines\x18\x02 \x03(\x0b\x32\x10.faas.v1.LogLine\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\x12\x0c\n\x04last\x18\x04 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66\x61\x61s/v1/invocation.proto\x12\x07\x66\x61\x61s.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa2\x0c\n\nInvocation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x66unction_id\x18\x02 \x01(\t\x12\x15\n\rfunction_name\x18\x03 \x01(\t\x12\x18\n\x10\x66unction_version\x18\x04 \x01(\x05\x12*\n\x06status\x18\x05 \x01(\x0e\x32\x1a.faas.v1.Invocation.Status\x12\'\n\x07payload\x18\x06 \x01(\x0b\x32\x16.google.protobuf.Value\x12&\n\x06result\x18\x07 \x01(\x0b\x32\x16.google.protobuf.Value\x12(\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x19.faas.v1.Invocation.Error\x12,\n\x07metrics\x18\t \x01(\x0b\x32\x1b.faas.v1.Invocation.Metrics\x12\x0f\n\x07\x61ttempt\x18\n \x01(\x05\x12/\n\x06labels\x18\x0b \x03(\x0b\x32\x1f.faas.v1.Invocation.LabelsEntry\x12\x11\n\tworker_id\x18\x0c \x01(\t\x12\x15\n\rruntime_image\x18\r \x01(\t\x12\x16\n\x0elogs_truncated\x18\x0e \x01(\x08\x12.\n\ncreated_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63ompleted_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fnext_attempt_at\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x13 \x01(\t\x12\x12\n\nredrive_of\x18\x14 \x01(\t\x1au\n\x05\x45rror\x12+\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x1d.faas.v1.Invocation.ErrorCode\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\r\n\x05stack\x18\x04 \x01(\t\x12\x11\n\texit_code\x18\x05 \x01(\x05\x1a\xcb\x02\n\x07Metrics\x12+\n\x08\x64uration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06queued\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07startup\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03run\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x63pu_time\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1e\n\x11peak_memory_bytes\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x31\n\nstart_kind\x18\x07 \x01(\x0e\x32\x1d.faas.v1.Invocation.StartKindB\x14\n\x12_peak_memory_bytes\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x86\x01\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x0b\n\x07PENDING\x10\x01\x12\x0b\n\x07RUNNING\x10\x02\x12\r\n\tCOMPLETED\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\x12\r\n\tTIMED_OUT\x10\x05\x12\x11\n\rDEAD_LETTERED\x10\x06\x12\r\n\tCANCELLED\x10\x07\"\xc9\x01\n\tErrorCode\x12\x1a\n\x16\x45RROR_CODE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x46UNCTION_ERROR\x10\x01\x12\x14\n\x10\x46UNCTION_CRASHED\x10\x02\x12\x11\n\rOUT_OF_MEMORY\x10\x03\x12\x0b\n\x07TIMEOUT\x10\x04\x12\x14\n\x10OUTPUT_TOO_LARGE\x10\x05\x12\x0e\n\nBAD_OUTPUT\x10\x06\x12\x0f\n\x0bWORKER_LOST\x10\x07\x12\x12\n\x0ePLATFORM_ERROR\x10\x08\x12\x0b\n\x07\x45XPIRED\x10\t\"1\n\tStartKind\x12\x1a\n\x16START_KIND_UNSPECIFIED\x10\x00\x12\x08\n\x04\x43OLD\x10\x01\"\x8f\x04\n\x07\x41ttempt\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12)\n\x07outcome\x18\x02 \x01(\x0e\x32\x18.faas.v1.Attempt.Outcome\x12\x11\n\tworker_id\x18\x03 \x01(\t\x12\x16\n\x0eworker_boot_id\x18\x04 \x01(\t\x12*\n\x06\x64ue_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\noffered_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x05\x65rror\x18\t \x01(\x0b\x32\x19.faas.v1.Invocation.Error\x12,\n\x07metrics\x18\n \x01(\x0b\x32\x1b.faas.v1.Invocation.Metrics\x12\x15\n\rruntime_image\x18\x0b \x01(\t\"t\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\r\n\tCOMPLETED\x10\x01\x12\n\n\x06\x46\x41ILED\x10\x02\x12\r\n\tTIMED_OUT\x10\x03\x12\r\n\tCANCELLED\x10\x04\x12\x08\n\x04LOST\x10\x05\x12\r\n\tABANDONED\x10\x06\"\xb5\x01\n\x07LogLine\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06stream\x18\x02 \x01(\x0e\x32\x17.faas.v1.LogLine.Stream\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\"8\n\x06Stream\x12\x16\n\x12STREAM_UNSPECIFIED\x10\x00\x12\n\n\x06STDOUT\x10\x01\x12\n\n\x06STDERR\x10\x02\"y\n\x0fInvocationEvent\x12\'\n\ninvocation\x18\x01 \x01(\x0b\x32\x13.faas.v1.Invocation\x12\x1f\n\x05lines\x18\x02 \x03(\x0b\x32\x10.faas.v1.LogLine\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\x12\x0c\n\x04last\x18\x04 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,23 +37,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INVOCATION_LABELSENTRY']._loaded_options = None
   _globals['_INVOCATION_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_INVOCATION']._serialized_start=133
-  _globals['_INVOCATION']._serialized_end=1634
-  _globals['_INVOCATION_ERROR']._serialized_start=773
-  _globals['_INVOCATION_ERROR']._serialized_end=890
-  _globals['_INVOCATION_METRICS']._serialized_start=893
-  _globals['_INVOCATION_METRICS']._serialized_end=1224
-  _globals['_INVOCATION_LABELSENTRY']._serialized_start=1226
-  _globals['_INVOCATION_LABELSENTRY']._serialized_end=1271
-  _globals['_INVOCATION_STATUS']._serialized_start=1273
-  _globals['_INVOCATION_STATUS']._serialized_end=1392
-  _globals['_INVOCATION_ERRORCODE']._serialized_start=1395
-  _globals['_INVOCATION_ERRORCODE']._serialized_end=1583
-  _globals['_INVOCATION_STARTKIND']._serialized_start=1585
-  _globals['_INVOCATION_STARTKIND']._serialized_end=1634
-  _globals['_LOGLINE']._serialized_start=1637
-  _globals['_LOGLINE']._serialized_end=1818
-  _globals['_LOGLINE_STREAM']._serialized_start=1762
-  _globals['_LOGLINE_STREAM']._serialized_end=1818
-  _globals['_INVOCATIONEVENT']._serialized_start=1820
-  _globals['_INVOCATIONEVENT']._serialized_end=1941
+  _globals['_INVOCATION']._serialized_end=1703
+  _globals['_INVOCATION_ERROR']._serialized_start=813
+  _globals['_INVOCATION_ERROR']._serialized_end=930
+  _globals['_INVOCATION_METRICS']._serialized_start=933
+  _globals['_INVOCATION_METRICS']._serialized_end=1264
+  _globals['_INVOCATION_LABELSENTRY']._serialized_start=1266
+  _globals['_INVOCATION_LABELSENTRY']._serialized_end=1311
+  _globals['_INVOCATION_STATUS']._serialized_start=1314
+  _globals['_INVOCATION_STATUS']._serialized_end=1448
+  _globals['_INVOCATION_ERRORCODE']._serialized_start=1451
+  _globals['_INVOCATION_ERRORCODE']._serialized_end=1652
+  _globals['_INVOCATION_STARTKIND']._serialized_start=1654
+  _globals['_INVOCATION_STARTKIND']._serialized_end=1703
+  _globals['_ATTEMPT']._serialized_start=1706
+  _globals['_ATTEMPT']._serialized_end=2233
+  _globals['_ATTEMPT_OUTCOME']._serialized_start=2117
+  _globals['_ATTEMPT_OUTCOME']._serialized_end=2233
+  _globals['_LOGLINE']._serialized_start=2236
+  _globals['_LOGLINE']._serialized_end=2417
+  _globals['_LOGLINE_STREAM']._serialized_start=2361
+  _globals['_LOGLINE_STREAM']._serialized_end=2417
+  _globals['_INVOCATIONEVENT']._serialized_start=2419
+  _globals['_INVOCATIONEVENT']._serialized_end=2540
 # @@protoc_insertion_point(module_scope)

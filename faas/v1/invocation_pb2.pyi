@@ -50,10 +50,13 @@ class Invocation(_message.Message):
         """Terminal: the function was still running at its timeout and was killed."""
         DEAD_LETTERED: Invocation._Status.ValueType  # 6
         """Terminal: the platform gave up on it; `error` says why."""
+        CANCELLED: Invocation._Status.ValueType  # 7
+        """Terminal: somebody cancelled it before it ended."""
 
     class Status(_Status, metaclass=_StatusEnumTypeWrapper):
         """Where an invocation stands. PENDING -> RUNNING -> one of the terminal
-        states; RUNNING -> PENDING when its worker was lost and a start is left.
+        states; RUNNING -> PENDING when its worker was lost and a start is left, or
+        when it failed and its retry policy allows another start.
         """
 
     STATUS_UNSPECIFIED: Invocation.Status.ValueType  # 0
@@ -69,6 +72,8 @@ class Invocation(_message.Message):
     """Terminal: the function was still running at its timeout and was killed."""
     DEAD_LETTERED: Invocation.Status.ValueType  # 6
     """Terminal: the platform gave up on it; `error` says why."""
+    CANCELLED: Invocation.Status.ValueType  # 7
+    """Terminal: somebody cancelled it before it ended."""
 
     class _ErrorCode:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -99,6 +104,8 @@ class Invocation(_message.Message):
         """The platform could not run it, through no fault of the function, and no
         start is left.
         """
+        EXPIRED: Invocation._ErrorCode.ValueType  # 9
+        """It was not started within its function's `max_age`."""
 
     class ErrorCode(_ErrorCode, metaclass=_ErrorCodeEnumTypeWrapper):
         """Why an execution did not complete."""
@@ -126,6 +133,8 @@ class Invocation(_message.Message):
     """The platform could not run it, through no fault of the function, and no
     start is left.
     """
+    EXPIRED: Invocation.ErrorCode.ValueType  # 9
+    """It was not started within its function's `max_age`."""
 
     class _StartKind:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -280,6 +289,8 @@ class Invocation(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     COMPLETED_AT_FIELD_NUMBER: _builtins.int
     NEXT_ATTEMPT_AT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REDRIVE_OF_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`inv-` and a UUIDv7: ids sort by time of acceptance."""
     function_id: _builtins.str
@@ -297,6 +308,10 @@ class Invocation(_message.Message):
     """The image it ran in: its digest under Docker, `process` without."""
     logs_truncated: _builtins.bool
     """More was printed than is kept."""
+    request_id: _builtins.str
+    """As given when it was invoked."""
+    redrive_of: _builtins.str
+    """The invocation that this one takes up again: `inv-…`."""
     @_builtins.property
     def payload(self) -> _struct_pb2.Value:
         """What the function was given. Left out of lists."""
@@ -350,14 +365,110 @@ class Invocation(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         completed_at: _timestamp_pb2.Timestamp | None = ...,
         next_attempt_at: _timestamp_pb2.Timestamp | None = ...,
+        request_id: _builtins.str = ...,
+        redrive_of: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "created_at", b"created_at", "error", b"error", "metrics", b"metrics", "next_attempt_at", b"next_attempt_at", "payload", b"payload", "result", b"result", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "completed_at", b"completed_at", "created_at", b"created_at", "error", b"error", "function_id", b"function_id", "function_name", b"function_name", "function_version", b"function_version", "id", b"id", "labels", b"labels", "logs_truncated", b"logs_truncated", "metrics", b"metrics", "next_attempt_at", b"next_attempt_at", "payload", b"payload", "result", b"result", "runtime_image", b"runtime_image", "started_at", b"started_at", "status", b"status", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "completed_at", b"completed_at", "created_at", b"created_at", "error", b"error", "function_id", b"function_id", "function_name", b"function_name", "function_version", b"function_version", "id", b"id", "labels", b"labels", "logs_truncated", b"logs_truncated", "metrics", b"metrics", "next_attempt_at", b"next_attempt_at", "payload", b"payload", "redrive_of", b"redrive_of", "request_id", b"request_id", "result", b"result", "runtime_image", b"runtime_image", "started_at", b"started_at", "status", b"status", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Invocation: _TypeAlias = Invocation  # noqa: Y015
+
+@_typing.final
+class Attempt(_message.Message):
+    """One start of an invocation, once it is over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Outcome:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Attempt._Outcome.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        OUTCOME_UNSPECIFIED: Attempt._Outcome.ValueType  # 0
+        COMPLETED: Attempt._Outcome.ValueType  # 1
+        FAILED: Attempt._Outcome.ValueType  # 2
+        TIMED_OUT: Attempt._Outcome.ValueType  # 3
+        CANCELLED: Attempt._Outcome.ValueType  # 4
+        """Cancelled while it ran."""
+        LOST: Attempt._Outcome.ValueType  # 5
+        """Its worker was not heard of any more."""
+        ABANDONED: Attempt._Outcome.ValueType  # 6
+        """Its worker gave it back: it shut down, or could not run it."""
+
+    class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
+        """How it ended."""
+
+    OUTCOME_UNSPECIFIED: Attempt.Outcome.ValueType  # 0
+    COMPLETED: Attempt.Outcome.ValueType  # 1
+    FAILED: Attempt.Outcome.ValueType  # 2
+    TIMED_OUT: Attempt.Outcome.ValueType  # 3
+    CANCELLED: Attempt.Outcome.ValueType  # 4
+    """Cancelled while it ran."""
+    LOST: Attempt.Outcome.ValueType  # 5
+    """Its worker was not heard of any more."""
+    ABANDONED: Attempt.Outcome.ValueType  # 6
+    """Its worker gave it back: it shut down, or could not run it."""
+
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    WORKER_BOOT_ID_FIELD_NUMBER: _builtins.int
+    DUE_AT_FIELD_NUMBER: _builtins.int
+    OFFERED_AT_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    ENDED_AT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    RUNTIME_IMAGE_FIELD_NUMBER: _builtins.int
+    attempt: _builtins.int
+    """Counted from 1."""
+    outcome: Global___Attempt.Outcome.ValueType
+    worker_id: _builtins.str
+    worker_boot_id: _builtins.str
+    """The start of that worker."""
+    runtime_image: _builtins.str
+    @_builtins.property
+    def due_at(self) -> _timestamp_pb2.Timestamp:
+        """From when on it could have been started."""
+
+    @_builtins.property
+    def offered_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was put into the queue. Absent if unknown."""
+
+    @_builtins.property
+    def started_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def ended_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def error(self) -> Global___Invocation.Error: ...
+    @_builtins.property
+    def metrics(self) -> Global___Invocation.Metrics: ...
+    def __init__(
+        self,
+        *,
+        attempt: _builtins.int = ...,
+        outcome: Global___Attempt.Outcome.ValueType = ...,
+        worker_id: _builtins.str = ...,
+        worker_boot_id: _builtins.str = ...,
+        due_at: _timestamp_pb2.Timestamp | None = ...,
+        offered_at: _timestamp_pb2.Timestamp | None = ...,
+        started_at: _timestamp_pb2.Timestamp | None = ...,
+        ended_at: _timestamp_pb2.Timestamp | None = ...,
+        error: Global___Invocation.Error | None = ...,
+        metrics: Global___Invocation.Metrics | None = ...,
+        runtime_image: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["due_at", b"due_at", "ended_at", b"ended_at", "error", b"error", "metrics", b"metrics", "offered_at", b"offered_at", "started_at", b"started_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "due_at", b"due_at", "ended_at", b"ended_at", "error", b"error", "metrics", b"metrics", "offered_at", b"offered_at", "outcome", b"outcome", "runtime_image", b"runtime_image", "started_at", b"started_at", "worker_boot_id", b"worker_boot_id", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
 
 @_typing.final
 class LogLine(_message.Message):

@@ -52,10 +52,17 @@ class InvokeRequest(_message.Message):
     FUNCTION_VERSION_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_FIELD_NUMBER: _builtins.int
     function_id: _builtins.str
     """Id or name."""
     function_version: _builtins.int
     """0: the latest, resolved now."""
+    request_id: _builtins.str
+    """The same one for the same function within 24 hours answers with the
+    invocation that it made, and makes no other; with another payload it is
+    refused. Over HTTP the header `Idempotency-Key` says the same.
+    """
     @_builtins.property
     def payload(self) -> _struct_pb2.Value:
         """Absent: null. At most 1 MiB as JSON, 32 levels deep. Integral numbers up
@@ -70,6 +77,10 @@ class InvokeRequest(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def not_before(self) -> _timestamp_pb2.Timestamp:
+        """Not started before this moment, at most 30 days ahead."""
+
     def __init__(
         self,
         *,
@@ -78,10 +89,12 @@ class InvokeRequest(_message.Message):
         function_version: _builtins.int = ...,
         wait: _duration_pb2.Duration | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        request_id: _builtins.str = ...,
+        not_before: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload", "wait", b"wait"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["not_before", b"not_before", "payload", b"payload", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["function_id", b"function_id", "function_version", b"function_version", "labels", b"labels", "payload", b"payload", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["function_id", b"function_id", "function_version", b"function_version", "labels", b"labels", "not_before", b"not_before", "payload", b"payload", "request_id", b"request_id", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

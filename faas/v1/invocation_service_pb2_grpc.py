@@ -98,7 +98,7 @@ class InvocationServiceServicer:
 
         A function that fails is a good answer whose record holds the error.
         Errors: FUNCTION_NOT_FOUND, VERSION_NOT_FOUND, INVALID_PAYLOAD, TOO_LARGE,
-        DEPENDENCY_UNAVAILABLE (nothing was accepted).
+        REQUEST_ID_REUSED, DEPENDENCY_UNAVAILABLE (nothing was accepted).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

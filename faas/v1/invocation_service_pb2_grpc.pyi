@@ -45,7 +45,7 @@ class InvocationServiceStub:
 
     A function that fails is a good answer whose record holds the error.
     Errors: FUNCTION_NOT_FOUND, VERSION_NOT_FOUND, INVALID_PAYLOAD, TOO_LARGE,
-    DEPENDENCY_UNAVAILABLE (nothing was accepted).
+    REQUEST_ID_REUSED, DEPENDENCY_UNAVAILABLE (nothing was accepted).
     """
     GetInvocation: _grpc.UnaryUnaryMultiCallable[_invocation_service_pb2.GetInvocationRequest, _invocation_pb2.Invocation]
     """One record; with `wait`, as it is when it has ended or the wait has.
@@ -95,7 +95,7 @@ class InvocationServiceAsyncStub(InvocationServiceStub):
 
     A function that fails is a good answer whose record holds the error.
     Errors: FUNCTION_NOT_FOUND, VERSION_NOT_FOUND, INVALID_PAYLOAD, TOO_LARGE,
-    DEPENDENCY_UNAVAILABLE (nothing was accepted).
+    REQUEST_ID_REUSED, DEPENDENCY_UNAVAILABLE (nothing was accepted).
     """
     GetInvocation: _aio.UnaryUnaryMultiCallable[_invocation_service_pb2.GetInvocationRequest, _invocation_pb2.Invocation]  # type: ignore[assignment]
     """One record; with `wait`, as it is when it has ended or the wait has.
@@ -148,7 +148,7 @@ class InvocationServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A function that fails is a good answer whose record holds the error.
         Errors: FUNCTION_NOT_FOUND, VERSION_NOT_FOUND, INVALID_PAYLOAD, TOO_LARGE,
-        DEPENDENCY_UNAVAILABLE (nothing was accepted).
+        REQUEST_ID_REUSED, DEPENDENCY_UNAVAILABLE (nothing was accepted).
         """
 
     @_abc_1.abstractmethod

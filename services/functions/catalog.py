@@ -102,6 +102,14 @@ class Catalog:
                 query = query.where(VersionRow.version < before)
             return (await session.execute(query)).scalars().all()
 
+    async def limits(self) -> dict[UUID, int]:
+        """The `max_concurrency` of those that have one, deleted or not."""
+        query = select(FunctionRow.id, FunctionRow.max_concurrency).where(
+            FunctionRow.max_concurrency.is_not(None)
+        )
+        async with self._database.reading() as session:
+            return {key: most for key, most in await session.execute(query) if most}
+
 
 def meant(reference: str) -> ColumnElement[bool]:
     """The condition for the function of this id or name. Raises FunctionNotFound."""

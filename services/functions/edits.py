@@ -30,7 +30,14 @@ from services.ids import new_uuid
 # Changes without an etag that meet others' changes are made anew so often.
 TRIES = 10
 
-_OF_FUNCTION = ("name", "description", "labels")
+_OF_FUNCTION = (
+    "name",
+    "description",
+    "labels",
+    "retry_policy",
+    "max_age_ms",
+    "max_concurrency",
+)
 _OF_VERSION = (
     "runtime",
     "handler",

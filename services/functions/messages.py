@@ -6,10 +6,11 @@ from uuid import UUID
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from faas.v1.function_pb2 import CodeFormat, Function, FunctionVersion, Upload
+from faas.v1.function_pb2 import CodeFormat, Function, FunctionVersion, RetryPolicy, Upload
 from services import ids
 from services.functions.keys import UPLOAD
 from services.functions.tables import FunctionRow, UploadRow, VersionRow
+from services.retries import policy_to_proto
 
 CONTENT_TYPES = {
     CodeFormat.CODE_FORMAT_TEXT: "text/plain; charset=utf-8",
@@ -37,7 +38,20 @@ def function_to_proto(function: FunctionRow, version: VersionRow) -> Function:
         created_at=_timestamp(function.created_at),
         updated_at=_timestamp(function.updated_at),
         etag=show_etag(function.etag),
+        retry_policy=retry_policy(function),
+        max_age=max_age(function),
+        max_concurrency=function.max_concurrency or 0,
     )
+
+
+def retry_policy(function: FunctionRow) -> RetryPolicy | None:
+    """When its failed invocations are started again; None: never."""
+    return None if function.retry_policy is None else policy_to_proto(function.retry_policy)
+
+
+def max_age(function: FunctionRow) -> Duration | None:
+    """How long an invocation may wait for its start; None: the default."""
+    return None if function.max_age_ms is None else _duration(function.max_age_ms)
 
 
 def version_to_proto(version: VersionRow) -> FunctionVersion:

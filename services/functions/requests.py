@@ -5,12 +5,14 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
+from faas.v1.function_pb2 import RetryPolicy
 from faas.v1.function_service_pb2 import CreateFunctionRequest, UpdateFunctionRequest
 from services.errors import FieldViolation, InvalidField
+from services.retries import policy_to_row
 
 SOURCES = ("code", "archive", "upload_id")
 
-_COLUMNS = {"timeout": "timeout_ms"}
+_COLUMNS = {"timeout": "timeout_ms", "max_age": "max_age_ms"}
 _DEFAULTS: dict[str, Any] = {
     "description": "",
     "handler": None,  # the source decides
@@ -19,9 +21,24 @@ _DEFAULTS: dict[str, Any] = {
     "timeout_ms": 30_000,
     "env": {},
     "labels": {},
+    "retry_policy": None,
+    "max_age_ms": None,
+    "max_concurrency": None,
 }
 _REQUIRED = ("name", "runtime")
-_FIELDS = (*_REQUIRED, "description", "handler", "memory_mb", "cpus", "timeout", "env", "labels")
+_FIELDS = (
+    *_REQUIRED,
+    "description",
+    "handler",
+    "memory_mb",
+    "cpus",
+    "timeout",
+    "env",
+    "labels",
+    "retry_policy",
+    "max_age",
+    "max_concurrency",
+)
 
 Values = dict[str, Any]
 """By the columns' names: what a function is to have. A handler of None is to be found."""
@@ -70,13 +87,17 @@ def _present(
         descriptor = request.DESCRIPTOR.fields_by_name[name]
         has: Callable[[str], bool] = request.HasField  # type: ignore[assignment]
         if has(name) if descriptor.has_presence else value:
-            found[_COLUMNS.get(name, name)] = _column_value(value)
+            # A limit of 0 is none.
+            column = None if name == "max_concurrency" and not value else _column_value(value)
+            found[_COLUMNS.get(name, name)] = column
     return found
 
 
 def _column_value(value: Any) -> Any:
     if isinstance(value, Duration):
         return max(1, round(value.ToNanoseconds() / 1e6))
+    if isinstance(value, RetryPolicy):
+        return policy_to_row(value)
     if isinstance(value, str | int | float):
         return value
     return dict(value)

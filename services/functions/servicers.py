@@ -13,6 +13,8 @@ from faas.v1.function_registry_service_pb2 import (
     CodeChunk,
     FetchCodeRequest,
     GetVersionRequest,
+    ListConcurrencyLimitsRequest,
+    ListConcurrencyLimitsResponse,
     ResolveFunctionRequest,
     ResolveFunctionResponse,
 )
@@ -39,6 +41,8 @@ from services.functions.messages import (
     CONTENT_TYPES,
     format_of,
     function_to_proto,
+    max_age,
+    retry_policy,
     upload_to_proto,
     version_to_proto,
 )
@@ -167,7 +171,11 @@ class RegistryServicer:
         found = await self._catalog.find_version(request.function_id, request.version)
         function, version = found
         return ResolveFunctionResponse(
-            version=version_to_proto(version), function_name=function.name
+            version=version_to_proto(version),
+            function_name=function.name,
+            retry_policy=retry_policy(function),
+            max_age=max_age(function),
+            max_concurrency=function.max_concurrency or 0,
         )
 
     async def GetVersion(self, request: GetVersionRequest, _call: Call) -> FunctionVersion:
@@ -180,6 +188,15 @@ class RegistryServicer:
         version = await self._catalog.find_kept_version(request.function_id, request.version)
         async for chunk in _stored(self._storage, version):
             yield CodeChunk(data=chunk)
+
+    async def ListConcurrencyLimits(
+        self, _request: ListConcurrencyLimitsRequest, _call: Call
+    ) -> ListConcurrencyLimitsResponse:
+        """All limits that there are."""
+        limits = await self._catalog.limits()
+        return ListConcurrencyLimitsResponse(
+            max_concurrency={ids.show(ids.FUNCTION, key): most for key, most in limits.items()}
+        )
 
 
 def _stored(storage: CodeStorage, version: VersionRow) -> AsyncIterator[bytes]:

@@ -1,6 +1,7 @@
 """The tables of FunctionService. Their history is in services/migrations."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import BigInteger, DateTime, ForeignKey, Text
@@ -28,6 +29,9 @@ class FunctionRow(Base):
     name: Mapped[str]
     description: Mapped[str]
     labels: Mapped[dict[str, str]]
+    retry_policy: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    max_age_ms: Mapped[int | None] = mapped_column(BigInteger())
+    max_concurrency: Mapped[int | None]
     version: Mapped[int]
     etag: Mapped[UUID]
     created_at: Mapped[datetime]

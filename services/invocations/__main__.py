@@ -15,7 +15,9 @@ from services.invocations.acceptance import Acceptance
 from services.invocations.changes import Changes
 from services.invocations.database import UNAVAILABLE, Database
 from services.invocations.feeder import Feeder, Recovery
+from services.invocations.lanes import Lanes
 from services.invocations.leases import Leases
+from services.invocations.limits import Limits
 from services.invocations.logs import Logs
 from services.invocations.offers import OfferBook
 from services.invocations.partitions import Partitions
@@ -24,6 +26,7 @@ from services.invocations.records import Records
 from services.invocations.reports import Desk
 from services.invocations.servicers import ExecutionServicer, InvocationServicer
 from services.invocations.settings import Settings
+from services.invocations.sweeper import Sweeper
 from services.invocations.waiters import Waiters
 from services.invocations.watches import Watches
 from services.invocations.workers import Workers
@@ -47,7 +50,11 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
     leases = Leases(
         database, records, waiters, lease_s=settings.lease_s, overtime_s=settings.overtime_s
     )
-    feeder = Feeder(book, queue, queue_limit=settings.queue_limit)
+    lanes = Lanes(database)
+    feeder = Feeder(book, queue, lanes, queue_limit=settings.queue_limit)
+    registry = FunctionRegistryServiceStub(channel)
+    limits = Limits(lanes, feeder, registry)
+    sweeper = Sweeper(database, records, lanes, waiters, interval_s=settings.sweep_interval_s)
     recovery = Recovery(
         book,
         queue,
@@ -70,7 +77,7 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         feeder=feeder,
     )
     invocations = InvocationServicer(
-        acceptance=Acceptance(records, queue, feeder, FunctionRegistryServiceStub(channel)),
+        acceptance=Acceptance(records, queue, feeder, limits, registry),
         records=records,
         logs=logs,
         workers=workers,
@@ -91,7 +98,17 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         ExecutionServicer(desk),
     )
     await database.open()
-    loops = (Partitions(database), waiters, changes, watches, leases, feeder, recovery)
+    loops = (
+        Partitions(database),
+        waiters,
+        changes,
+        watches,
+        leases,
+        feeder,
+        recovery,
+        limits,
+        sweeper,
+    )
     try:
         async with running(*(loop.run() for loop in loops)):
             yield server

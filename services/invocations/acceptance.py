@@ -1,6 +1,8 @@
 """Accepting an invocation: resolve, commit, then offer; never the other way round."""
 
-from typing import TYPE_CHECKING
+import hashlib
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import structlog
@@ -10,10 +12,12 @@ from faas.v1.function_registry_service_pb2 import ResolveFunctionRequest, Resolv
 from faas.v1.invocation_service_pb2 import InvokeRequest
 from services import ids
 from services.channels import mesh_errors
-from services.errors import MeshError
+from services.errors import InvalidField, MeshError
 from services.invocations.feeder import Feeder
+from services.invocations.limits import Limits
 from services.invocations.queue import Queue
-from services.invocations.records import Record, Records
+from services.invocations.records import DEFAULT_MAX_AGE_S, Record, Records
+from services.retries import policy_to_row
 from services.server import Call
 
 if TYPE_CHECKING:
@@ -21,6 +25,11 @@ if TYPE_CHECKING:
 
 # FunctionService is next door: longer means that it is away.
 RESOLVE_S = 5.0
+IDEMPOTENCY_KEY = "idempotency-key"
+"""The header that says the same as `request_id`."""
+MAX_REQUEST_ID = 128
+# What is not to start before this much later is for a scheduler elsewhere.
+MAX_AHEAD = timedelta(days=30)
 
 log = structlog.get_logger()
 
@@ -33,12 +42,14 @@ class Acceptance:
         records: Records,
         queue: Queue,
         feeder: Feeder,
+        limits: Limits,
         functions: "FunctionRegistryServiceAsyncStub",
     ) -> None:
         """Resolve functions by `functions`, commit to `records`, offer into `queue`."""
         self._records = records
         self._queue = queue
         self._feeder = feeder
+        self._limits = limits
         self._functions = functions
 
     async def function_id(self, name_or_id: str, call: Call) -> UUID | None:
@@ -57,17 +68,28 @@ class Acceptance:
     ) -> Record:
         """Commit what `request` asks for and offer it.
 
-        Raises FunctionNotFound, VersionNotFound, DependencyUnavailable.
+        Where its request id was used for the same before, the record is that one's.
+        Raises FunctionNotFound, VersionNotFound, RequestIdReused, DependencyUnavailable.
         """
         resolved = await self._resolve(request.function_id, request.function_version, call)
+        request_id = request.request_id or call.metadata.get(IDEMPOTENCY_KEY, "")
+        if len(request_id) > MAX_REQUEST_ID:
+            raise InvalidField.of("request_id", f"must be at most {MAX_REQUEST_ID} characters")
+        function_id = _function_uuid(resolved)
+        await self._limits.note(function_id, resolved.max_concurrency)
         record, offered = await self._records.accept(
             invocation_id,
-            function_id=_function_uuid(resolved),
+            function_id=function_id,
             function_name=resolved.function_name,
             function_version=resolved.version.version,
             timeout_ms=max(1, round(resolved.version.timeout.ToTimedelta().total_seconds() * 1000)),
             payload=payload,
             labels=dict(request.labels),
+            retry_policy=_retry_policy(resolved),
+            max_age_s=_max_age_s(resolved),
+            not_before=_not_before(request),
+            request_id=request_id or None,
+            digest=_digest(request, payload) if request_id else None,
             offer=self._feeder.has_room,
         )
         if offered:
@@ -97,3 +119,29 @@ def _function_uuid(resolved: ResolveFunctionResponse) -> UUID:
     if uuid is None:
         raise MeshError("FunctionService answered with an id that is none.")
     return uuid
+
+
+def _retry_policy(resolved: ResolveFunctionResponse) -> dict[str, Any] | None:
+    return policy_to_row(resolved.retry_policy) if resolved.HasField("retry_policy") else None
+
+
+def _max_age_s(resolved: ResolveFunctionResponse) -> float:
+    if not resolved.HasField("max_age"):
+        return DEFAULT_MAX_AGE_S
+    return resolved.max_age.ToTimedelta().total_seconds()
+
+
+def _not_before(request: InvokeRequest) -> datetime | None:
+    if not request.HasField("not_before"):
+        return None
+    moment: datetime = request.not_before.ToDatetime(tzinfo=UTC)
+    if moment > datetime.now(UTC) + MAX_AHEAD:
+        raise InvalidField.of("not_before", f"must be at most {MAX_AHEAD.days} days ahead")
+    return moment
+
+
+def _digest(request: InvokeRequest, payload: bytes) -> bytes:
+    """Of what was asked for, so that another request under the same id is told apart."""
+    digest = hashlib.sha256(payload)
+    digest.update(f"|{request.function_version}".encode())
+    return digest.digest()

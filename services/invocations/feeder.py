@@ -10,9 +10,11 @@ import structlog
 from redis.exceptions import RedisError
 
 from services.invocations.database import UNAVAILABLE
+from services.invocations.lanes import Lanes
 from services.invocations.leases import Leases
 from services.invocations.offers import OfferBook
 from services.invocations.queue import PROCESSING, Queue, invocation_id
+from services.invocations.records import Record
 
 # Without being woken it looks this often, for what became due meanwhile.
 IDLE_S = 0.5
@@ -26,9 +28,10 @@ log = structlog.get_logger()
 class Feeder:
     """Keeps Redis supplied from PostgreSQL."""
 
-    def __init__(self, book: OfferBook, queue: Queue, *, queue_limit: int) -> None:
+    def __init__(self, book: OfferBook, queue: Queue, lanes: Lanes, *, queue_limit: int) -> None:
         """Offer what `book` has due into `queue`, up to `queue_limit` at once."""
         self._book = book
+        self._lanes = lanes
         self._queue = queue
         self._limit = queue_limit
         self._wake = asyncio.Event()
@@ -65,14 +68,21 @@ class Feeder:
         room = min(BATCH, self._limit - self._length)
         if room <= 0:
             return 0
-        records = await self._book.take_due(room)
+        moved = await self._offer(await self._book.take_due(room))
+        for lane in await self._lanes.all():
+            if lane.paused_at is None and moved < room:
+                taken = await self._book.take_due_in_lane(lane.function_id, room - moved)
+                moved += await self._offer(taken)
+        return moved
+
+    async def _offer(self, records: list[Record]) -> int:
         if not records:
             return 0
         try:
             self._length = await self._queue.offer(records)
         except (RedisError, OSError):
             # Perhaps they are there all the same: a doubled offer does no harm.
-            await self._book.decline([record.id for record in records])
+            await self._book.take_back([record.id for record in records])
             raise
         return len(records)
 
@@ -134,7 +144,7 @@ class Recovery:
     async def _empty(self, name: str, messages: list[bytes]) -> None:
         """Give back what a dead boot had taken: first in the rows, then in Redis."""
         taken = [key for key in map(invocation_id, messages) if key is not None]
-        count = await self._book.decline(taken)
+        count = await self._book.take_back(taken)
         await self._queue.forget(name, messages)
         log.warning("emptied the list of a dead worker", list=name, offered_again=count)
         self._feeder.wake()

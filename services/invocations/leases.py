@@ -14,13 +14,13 @@ from uuid import UUID
 
 import structlog
 
-from faas.v1.invocation_pb2 import Invocation
 from services.invocations.database import UNAVAILABLE, Database
 from services.invocations.records import Record, Records
 from services.invocations.waiters import Waiters
 
 # How often the beats are read, and how long a read may take to be believed.
 OBSERVE_S = 2.0
+LOST = "The worker that ran it was lost, and no start is left for it."
 
 log = structlog.get_logger()
 
@@ -87,6 +87,9 @@ class Leases:
         for invocation_id, boot, attempt in await self._records.overdue(self._overtime_s):
             reason = "It was still open long after its timeout; its worker never said how it ended."
             await self.lose(boot, [invocation_id], reason, attempt)
+        # Granted in the very moment in which its boot was declared lost.
+        for boot, orphans in (await self._records.orphaned()).items():
+            await self.lose(boot, orphans, LOST)
 
     async def lose(
         self,
@@ -94,11 +97,32 @@ class Leases:
         invocation_ids: list[UUID],
         reason: str,
         attempt: int | None = None,
-        code: Invocation.ErrorCode.ValueType = Invocation.WORKER_LOST,
     ) -> list[Record]:
         """Take these executions from `boot`; those without a start left end for `reason`."""
-        error: dict[str, Any] = {"code": Invocation.ErrorCode.Name(code), "message": reason}
-        lost = await self._records.lose(boot, invocation_ids, error, attempt)
+        return await self._take(boot, invocation_ids, "WORKER_LOST", reason, attempt)
+
+    async def take_back(
+        self, boot: UUID, invocation_id: UUID, attempt: int, reason: str
+    ) -> list[Record]:
+        """The worker gave it back in good order, or could not run it."""
+        return await self._take(boot, [invocation_id], "PLATFORM_ERROR", reason, attempt)
+
+    async def bury(self, boot: UUID) -> None:
+        """A boot is known to be over: what it held is lost now, not when its lease ends."""
+        query = """UPDATE workers SET lost_at = clock_timestamp()
+          WHERE boot_id = %(boot)s AND lost_at IS NULL"""
+        await self._database.execute(query, {"boot": boot})
+        await self.lose(boot, await self._records.held_by(boot), LOST)
+
+    async def _take(
+        self, boot: UUID, invocation_ids: list[UUID], code: str, reason: str, attempt: int | None
+    ) -> list[Record]:
+        if not invocation_ids:
+            return []
+        error: dict[str, Any] = {"code": code, "message": reason}
+        lost = await self._records.lose(
+            boot, invocation_ids, error, attempt, lost=code == "WORKER_LOST"
+        )
         for record in lost:
             log.warning(
                 "an execution was lost",
@@ -117,4 +141,4 @@ class Leases:
         if await self._database.execute(query, {"boot": boot, "beat": beat}):
             held = await self._records.held_by(boot)
             log.warning("a worker was lost", boot_id=str(boot), executions=len(held))
-            await self.lose(boot, held, "The worker that ran it was lost, and no start is left.")
+            await self.lose(boot, held, LOST)

@@ -8,8 +8,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from faas.json_values import NotJson, from_json
 from faas.v1.execution_pb2 import Directive, Report
+from faas.v1.invocation_pb2 import Attempt as AttemptMessage
 from faas.v1.invocation_pb2 import Invocation, InvocationEvent
 from services import ids
+from services.invocations.attempts import Attempt
 from services.invocations.records import Ending, Record
 from services.invocations.watches import Event
 
@@ -31,7 +33,10 @@ def to_proto(record: Record, *, listed: bool = False) -> Invocation:
         created_at=_timestamp(record.created_at),
         started_at=_timestamp(record.started_at),
         completed_at=_timestamp(record.completed_at),
+        request_id=record.request_id or "",
     )
+    if record.redrive_of is not None:
+        shown.redrive_of = ids.show(ids.INVOCATION, record.redrive_of)
     if record.worker_id is not None:
         shown.worker_id = ids.show(ids.WORKER, record.worker_id)
     if record.error is not None:
@@ -69,7 +74,36 @@ def to_granted(record: Record) -> Directive.Granted:
         payload=record.payload,
         payload_type=record.payload_type,
         timeout=_duration(record.timeout_ms / 1000),
+        alone=record.alone,
     )
+
+
+def attempt_to_proto(attempt: Attempt) -> AttemptMessage:
+    """A start that is over."""
+    shown = AttemptMessage(
+        attempt=attempt.attempt,
+        outcome=AttemptMessage.Outcome.Value(attempt.outcome.upper()),
+        worker_boot_id=str(attempt.worker_boot or ""),
+        due_at=_timestamp(attempt.due_at),
+        offered_at=_timestamp(attempt.offered_at),
+        started_at=_timestamp(attempt.started_at),
+        ended_at=_timestamp(attempt.ended_at),
+        runtime_image=attempt.runtime_image or "",
+    )
+    if attempt.worker_id is not None:
+        shown.worker_id = ids.show(ids.WORKER, attempt.worker_id)
+    if attempt.error is not None:
+        shown.error.CopyFrom(_error_to_proto(attempt.error))
+    if attempt.metrics is not None:
+        shown.metrics.CopyFrom(_metrics_to_proto(attempt.metrics))
+    return shown
+
+
+def unstorable(reason: str) -> Ending:
+    """The ending of what answered something that PostgreSQL does not take."""
+    first, *_ = _storable(reason).splitlines() or [""]
+    text = f"The result cannot be kept: {first}."
+    return Ending("failed", error=_error(Invocation.BAD_OUTPUT, text))
 
 
 def to_ending(report: Report.Finished, *, max_result_bytes: int) -> Ending:

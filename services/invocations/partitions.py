@@ -15,7 +15,7 @@ from psycopg import sql
 
 from services.invocations.database import UNAVAILABLE, Database
 
-TABLES = ("invocations", "invocation_logs")
+TABLES = ("invocations", "invocation_logs", "attempts", "stale_verdicts")
 DAYS_AHEAD = 7
 CHECK_S = 3600.0
 # Any number, as long as all replicas use the same one.

@@ -1,32 +1,34 @@
-"""The records: what an invocation's row goes through, each step one statement.
-
-    pending --grant--> running --verdict--> completed | failed | timed_out
-    running --loss--> pending            while a start is left
-                      dead_lettered      otherwise
+"""The records: what an invocation's row goes through.
 
 `attempt` decides: it is raised when a start is granted, and a verdict counts only
-for the attempt and the boot that hold the grant. Terminal states are in no
-statement's condition, so they never change.
+for the attempt and the boot that hold the grant. The statements are in
+`transitions`; what comes at the same time goes in one of them (`batches`).
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeAlias
 from uuid import UUID
 
 from psycopg.rows import class_row
-from psycopg.types.json import Jsonb
 
+from services import ids
+from services.errors import FieldViolation, RequestIdReused
+from services.invocations import transitions
+from services.invocations.attempts import Attempts
+from services.invocations.batches import Batch
 from services.invocations.database import Database
+from services.invocations.lanes import lock_lane
+from services.invocations.transitions import COLUMNS
 
 OnChange: TypeAlias = Callable[[Iterable[UUID]], None]
 """Told, after the commit, the ids of what has changed."""
 
-TERMINAL = frozenset({"completed", "failed", "timed_out", "dead_lettered"})
+TERMINAL = frozenset({"completed", "failed", "timed_out", "dead_lettered", "cancelled"})
 
-# A start in reserve for a lost worker, beside the one that everybody has.
-DEFAULT_ATTEMPT_LIMIT = 2
+DEFAULT_MAX_AGE_S = 6 * 3600.0
 
 
 def no_change(_: Iterable[UUID]) -> None:
@@ -59,11 +61,58 @@ class Record:
     created_at: datetime
     started_at: datetime | None
     completed_at: datetime | None
+    request_id: str | None
+    losses: int
+    laned: bool
+    redrive_of: UUID | None
 
     @property
     def ended(self) -> bool:
         """Whether there is a verdict, which will not change."""
         return self.status in TERMINAL
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is to run with nothing beside it: a worker was lost that ran it."""
+        return self.losses > 0
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What is to be accepted."""
+
+    id: UUID
+    function_id: UUID
+    function_name: str
+    function_version: int
+    timeout_ms: int
+    payload: bytes
+    payload_type: str = "application/json"
+    labels: dict[str, str] = field(default_factory=dict)
+    retry_policy: dict[str, Any] | None = None
+    """As `retry.to_row` makes it; None: its own failures are not retried."""
+    max_age_s: float = DEFAULT_MAX_AGE_S
+    not_before: datetime | None = None
+    request_id: str | None = None
+    digest: bytes | None = None
+    """Of what was asked for; the same request id with another one is refused."""
+    redrive_of: UUID | None = None
+    offer: bool = True
+
+    @property
+    def max_attempts(self) -> int:
+        """Starts in all, beside the one in reserve."""
+        return int(self.retry_policy["max_attempts"]) if self.retry_policy else 1
+
+
+@dataclass(frozen=True)
+class Question:
+    """Whether `boot` may start this."""
+
+    invocation_id: UUID
+    worker: UUID
+    boot: UUID
+    grant: UUID
 
 
 @dataclass(frozen=True)
@@ -79,68 +128,23 @@ class Ending:
     logs_truncated: bool = False
 
 
-COLUMNS = """id, function_id, function_name, function_version, status, payload, payload_type,
-  timeout_ms, labels, attempt, due_at, worker_id, grant_id, result, result_type, error, metrics,
-  runtime_image, logs_truncated, created_at, started_at, completed_at"""
+@dataclass(frozen=True)
+class Told:
+    """A verdict, and who tells it."""
+
+    invocation_id: UUID
+    attempt: int
+    boot: UUID
+    ending: Ending
+
+
 # Lists leave out what may be large.
-_LISTED = """id, function_id, function_name, function_version, status, ''::bytea AS payload,
-  payload_type, timeout_ms, labels, attempt, due_at, worker_id, grant_id, NULL::bytea AS result,
-  result_type, error, metrics, runtime_image, logs_truncated, created_at, started_at,
-  completed_at"""
+_LISTED = COLUMNS.replace("payload,", "''::bytea AS payload,", 1).replace(
+    " result,", " NULL::bytea AS result,", 1
+)
 
 # What a watcher is shown.
 _STATE = _LISTED.replace("NULL::bytea AS result", "result")
-
-_ACCEPT = f"""
-INSERT INTO invocations (id, function_id, function_name, function_version, status, payload,
-  payload_type, timeout_ms, labels, attempt_limit, created_at, due_at, offered_at)
-SELECT %(id)s, %(function_id)s, %(function_name)s, %(function_version)s, 'pending', %(payload)s,
-  %(payload_type)s, %(timeout_ms)s, %(labels)s, %(attempt_limit)s, now, now,
-  -- Nobody pushes past what has waited longer: the feeder offers in order.
-  CASE WHEN NOT %(offer)s OR EXISTS (SELECT 1 FROM invocations
-    WHERE status = 'pending' AND offered_at IS NULL AND due_at <= now) THEN NULL ELSE now END
-FROM clock_timestamp() AS now
-ON CONFLICT (id) DO NOTHING
-RETURNING {COLUMNS}, offered_at IS NOT NULL AS offered"""
-
-_GRANT = f"""
-UPDATE invocations SET status = 'running', attempt = attempt + 1, worker_id = %(worker)s,
-  worker_boot = %(boot)s, grant_id = %(grant)s, started_at = clock_timestamp()
-WHERE id = %(id)s AND status = 'pending' AND due_at <= clock_timestamp()
-  AND attempt < attempt_limit
-  AND EXISTS (SELECT 1 FROM workers WHERE boot_id = %(boot)s AND lost_at IS NULL)
-RETURNING {COLUMNS}"""
-
-_GRANTED_BEFORE = f"""
-SELECT {COLUMNS} FROM invocations
-WHERE id = %(id)s AND status = 'running' AND worker_boot = %(boot)s AND grant_id = %(grant)s"""
-
-# 'pending' too: after the end of a lease a late verdict counts until the next grant.
-_CONCLUDE = f"""
-UPDATE invocations SET status = %(status)s, result = %(result)s, result_type = %(result_type)s,
-  error = %(error)s, runtime_image = %(runtime_image)s, logs_truncated = %(logs_truncated)s,
-  metrics = %(metrics)s || jsonb_build_object(
-    'queued_s', extract(epoch FROM started_at - due_at),
-    'duration_s', extract(epoch FROM now - created_at)),
-  completed_at = now, worker_boot = NULL, offered_at = NULL
-FROM clock_timestamp() AS now
-WHERE id = %(id)s AND attempt = %(attempt)s AND worker_boot = %(boot)s
-  AND status IN ('running', 'pending')
-RETURNING {COLUMNS}"""
-
-_LOSE = f"""
-UPDATE invocations SET losses = losses + 1, offered_at = NULL,
-  status = CASE WHEN attempt < attempt_limit THEN 'pending' ELSE 'dead_lettered' END,
-  due_at = CASE WHEN attempt < attempt_limit
-    THEN now + %(backoff_s)s * 2 ^ losses * interval '1 second' ELSE due_at END,
-  completed_at = CASE WHEN attempt < attempt_limit THEN NULL ELSE now END,
-  error = CASE WHEN attempt < attempt_limit THEN NULL ELSE %(error)s END,
-  metrics = CASE WHEN attempt < attempt_limit THEN NULL
-    ELSE jsonb_build_object('duration_s', extract(epoch FROM now - created_at)) END
-FROM clock_timestamp() AS now
-WHERE status = 'running' AND worker_boot = %(boot)s AND id = ANY(%(ids)s)
-  AND (%(attempt)s::int IS NULL OR attempt = %(attempt)s)
-RETURNING {COLUMNS}"""
 
 
 class Records:
@@ -156,45 +160,33 @@ class Records:
         self._database = database
         self._on_change = on_change
         self._lost_backoff_s = lost_backoff_s
+        self.attempts = Attempts(database)
+        self._arrivals = Batch(
+            self._accept_all,
+            key=lambda arrival: (
+                (arrival.function_id, arrival.request_id)
+                if arrival.request_id
+                else (arrival.id, "")
+            ),
+            weight=lambda arrival: len(arrival.payload),
+        )
+        self._questions = Batch(self._grant_all, key=lambda question: question.invocation_id)
+        self._verdicts = Batch(
+            self._conclude_all,
+            key=lambda told: told.invocation_id,
+            weight=lambda told: len(told.ending.result or b""),
+        )
 
     async def accept(
-        self,
-        invocation_id: UUID,
-        *,
-        function_id: UUID,
-        function_name: str,
-        function_version: int,
-        timeout_ms: int,
-        payload: bytes,
-        labels: dict[str, str],
-        offer: bool,
+        self, invocation_id: UUID, *, offer: bool, **values: Any
     ) -> tuple[Record, bool]:
         """Commit a new record. Also says whether the caller is to offer it now.
 
-        With `offer` false, or while older ones wait for the feeder, it waits too.
+        `values` are those of an `Arrival`. With `offer` false, or while older ones wait
+        for the feeder, it waits too. A request id that was used for the same answers
+        what it made then; for something else, raises RequestIdReused.
         """
-        parameters = {
-            "id": invocation_id,
-            "function_id": function_id,
-            "function_name": function_name,
-            "function_version": function_version,
-            "timeout_ms": timeout_ms,
-            "payload": payload,
-            "payload_type": "application/json",
-            "labels": Jsonb(labels),
-            "attempt_limit": DEFAULT_ATTEMPT_LIMIT,
-            "offer": offer,
-        }
-        rows = await self._database.fetch(_ACCEPT, parameters)
-        if not rows:
-            # The first try was committed and its answer lost. Whether it was to be
-            # offered is not known any more; recovery finds out.
-            record = await self.find(invocation_id)
-            assert record is not None
-            return record, False
-        row = rows[0]
-        offered = row.pop("offered")
-        return Record(**row), offered
+        return await self._arrivals.submit(Arrival(id=invocation_id, offer=offer, **values))
 
     async def find(self, invocation_id: UUID) -> Record | None:
         """One record, or None."""
@@ -252,30 +244,17 @@ class Records:
 
         Asked again with the same `grant` id, the answer is the same.
         """
-        parameters = {"id": invocation_id, "worker": worker, "boot": boot, "grant": grant}
-        rows = await self._changed(_GRANT, parameters)
-        if not rows:
-            rows = await self._records(_GRANTED_BEFORE, parameters)
-        return rows[0] if rows else None
+        return await self._questions.submit(Question(invocation_id, worker, boot, grant))
 
     async def conclude(
         self, invocation_id: UUID, attempt: int, boot: UUID, ending: Ending
     ) -> Record | None:
-        """Write the verdict of an attempt that `boot` holds. None: it holds it no more."""
-        parameters = {
-            "id": invocation_id,
-            "attempt": attempt,
-            "boot": boot,
-            "status": ending.status,
-            "result": ending.result,
-            "result_type": ending.result_type,
-            "error": None if ending.error is None else Jsonb(ending.error),
-            "metrics": Jsonb(ending.metrics or {}),
-            "runtime_image": ending.runtime_image,
-            "logs_truncated": ending.logs_truncated,
-        }
-        rows = await self._changed(_CONCLUDE, parameters)
-        return rows[0] if rows else None
+        """Write the verdict of an attempt that `boot` holds. None: it holds it no more.
+
+        A failure that the retry policy covers makes the record pending again. Raises
+        psycopg.DataError where PostgreSQL rejects this verdict.
+        """
+        return await self._verdicts.submit(Told(invocation_id, attempt, boot, ending))
 
     async def held_by(self, boot: UUID) -> list[UUID]:
         """What is running on `boot`, as far as the records say."""
@@ -290,22 +269,168 @@ class Records:
         rows = await self._database.fetch(query, {"overtime_s": overtime_s})
         return [(row["id"], row["worker_boot"], row["attempt"]) for row in rows]
 
+    async def orphaned(self) -> dict[UUID, list[UUID]]:
+        """By boot, what is running on boots that do not live."""
+        query = """SELECT id, worker_boot FROM invocations WHERE status = 'running'
+          AND NOT EXISTS (SELECT 1 FROM workers WHERE boot_id = worker_boot AND lost_at IS NULL)"""
+        found: dict[UUID, list[UUID]] = {}
+        for row in await self._database.fetch(query):
+            found.setdefault(row["worker_boot"], []).append(row["id"])
+        return found
+
     async def lose(
         self,
         boot: UUID,
         invocation_ids: list[UUID],
         error: dict[str, Any],
         attempt: int | None = None,
+        *,
+        lost: bool = True,
     ) -> list[Record]:
-        """Take executions from `boot`: pending again, or dead-lettered with `error`."""
+        """Take executions from `boot`: pending again, or dead-lettered with `error`.
+
+        `lost` false: the worker gave them back in good order.
+        """
         parameters = {
             "boot": boot,
             "ids": invocation_ids,
             "attempt": attempt,
-            "error": Jsonb(error),
+            "error": json.dumps(error),
             "backoff_s": self._lost_backoff_s,
+            "lost": lost,
         }
-        return await self._changed(_LOSE, parameters)
+        return await self._changed(transitions.LOSE, parameters)
+
+    async def cancel(self, invocation_ids: list[UUID]) -> list[tuple[Record, UUID | None]]:
+        """Cancel those that have not ended; each with the boot that was running it."""
+        rows = await self._database.fetch(transitions.CANCEL, {"ids": invocation_ids})
+        self._on_change([row["id"] for row in rows])
+        ran_on = [row.pop("ran_on") for row in rows]
+        return [(Record(**row), boot) for row, boot in zip(rows, ran_on, strict=True)]
+
+    async def expire(self, limit: int) -> list[Record]:
+        """Dead-letter up to `limit` that were not started in time."""
+        error = {
+            "code": "EXPIRED",
+            "message": "It was not started within its function's max_age."
+            " Redrive it, or raise max_age.",
+        }
+        parameters = {"limit": limit, "error": json.dumps(error)}
+        return await self._changed(transitions.EXPIRE, parameters)
+
+    async def _accept_all(
+        self, arrivals: list[Arrival]
+    ) -> Sequence[tuple[Record, bool] | Exception]:
+        parameters = {
+            "ids": [one.id for one in arrivals],
+            "function_ids": [one.function_id for one in arrivals],
+            "function_names": [one.function_name for one in arrivals],
+            "function_versions": [one.function_version for one in arrivals],
+            "payloads": [one.payload for one in arrivals],
+            "payload_types": [one.payload_type for one in arrivals],
+            "timeouts_ms": [one.timeout_ms for one in arrivals],
+            "labels": [json.dumps(one.labels) for one in arrivals],
+            "retry_policies": [_json(one.retry_policy) for one in arrivals],
+            "max_attempts": [one.max_attempts for one in arrivals],
+            "max_ages_s": [float(one.max_age_s) for one in arrivals],
+            "not_befores": [one.not_before for one in arrivals],
+            "request_ids": [one.request_id for one in arrivals],
+            "digests": [one.digest for one in arrivals],
+            "redrives": [one.redrive_of for one in arrivals],
+            "offer": all(one.offer for one in arrivals),
+        }
+        accepted = {}
+        for row in await self._database.fetch(transitions.ACCEPT, parameters):
+            offered = row.pop("offered")
+            accepted[row["id"]] = (Record(**row), offered)
+        missing = [one for one in arrivals if one.id not in accepted]
+        before = await self._accepted_before(missing) if missing else {}
+        return [accepted.get(one.id) or before[one.id] for one in arrivals]
+
+    async def _accepted_before(
+        self, arrivals: list[Arrival]
+    ) -> dict[UUID, tuple[Record, bool] | Exception]:
+        """Of those that made no row: what their id or request id made before.
+
+        By the id: the first try was committed and its answer lost. Whether it was to be
+        offered is not known any more; recovery finds out.
+        """
+        parameters = {
+            "ids": [one.id for one in arrivals],
+            "function_ids": [one.function_id for one in arrivals],
+            "request_ids": [one.request_id for one in arrivals],
+        }
+        rows = await self._database.fetch(transitions.ACCEPTED_BEFORE, parameters)
+        asked = {one.id: one for one in arrivals}
+        found: dict[UUID, tuple[Record, bool] | Exception] = {
+            key: RequestIdReused("This request_id was used, and its record is gone.")
+            for key in asked
+        }
+        for row in rows:
+            key, digest = row.pop("wanted_id"), row.pop("digest")
+            record = Record(**row)
+            same = digest is None or digest == asked[key].digest
+            found[key] = (record, False) if same else _reused(record)
+        return found
+
+    async def _grant_all(self, questions: list[Question]) -> Sequence[Record | None]:
+        parameters = {
+            "ids": [one.invocation_id for one in questions],
+            "workers": [one.worker for one in questions],
+            "boots": [one.boot for one in questions],
+            "grants": [one.grant for one in questions],
+        }
+        rows = await self._changed(transitions.GRANT, parameters)
+        granted = {record.id: record for record in rows}
+        missing = {one.invocation_id: one for one in questions if one.invocation_id not in granted}
+        if missing:
+            looked = await self._database.fetch(transitions.LOOK, {"ids": list(missing)})
+            for row in looked:
+                one = missing[row["id"]]
+                boot, in_lane = row.pop("worker_boot"), row.pop("in_lane")
+                record = Record(**row)
+                if record.status == "running" and (boot, record.grant_id) == (one.boot, one.grant):
+                    granted[record.id] = record
+                elif in_lane and (given := await self._grant_in_lane(record.function_id, one)):
+                    granted[record.id] = given
+        return [granted.get(one.invocation_id) for one in questions]
+
+    async def _grant_in_lane(self, function_id: UUID, one: Question) -> Record | None:
+        """Grant under the lane's lock; what the lane has no room for is the feeder's again."""
+        parameters = {
+            "id": one.invocation_id,
+            "worker": one.worker,
+            "boot": one.boot,
+            "grant": one.grant,
+        }
+        async with self._database.session() as connection, connection.transaction():
+            await lock_lane(connection, function_id)
+            async with connection.cursor(row_factory=class_row(Record)) as cursor:
+                await cursor.execute(transitions.GRANT_IN_LANE.encode(), parameters)
+                granted = await cursor.fetchone()
+                if granted is None:
+                    await cursor.execute(transitions.SEND_BACK_TO_LANE.encode(), parameters)
+        if granted is not None:
+            self._on_change([granted.id])
+        return granted
+
+    async def _conclude_all(self, verdicts: list[Told]) -> Sequence[Record | None]:
+        endings = [one.ending for one in verdicts]
+        parameters = {
+            "ids": [one.invocation_id for one in verdicts],
+            "attempts": [one.attempt for one in verdicts],
+            "boots": [one.boot for one in verdicts],
+            "statuses": [one.status for one in endings],
+            "results": [one.result for one in endings],
+            "result_types": [one.result_type for one in endings],
+            "errors": [_json(one.error) for one in endings],
+            "metrics": [json.dumps(one.metrics or {}) for one in endings],
+            "runtime_images": [one.runtime_image for one in endings],
+            "logs_truncated": [one.logs_truncated for one in endings],
+        }
+        rows = await self._changed(transitions.CONCLUDE, parameters)
+        concluded = {record.id: record for record in rows}
+        return [concluded.get(one.invocation_id) for one in verdicts]
 
     async def _changed(self, query: Any, parameters: dict[str, Any]) -> list[Record]:
         rows = await self._records(query, parameters)
@@ -315,3 +440,16 @@ class Records:
     async def _records(self, query: Any, parameters: dict[str, Any]) -> list[Record]:
         rows: list[Record] = await self._database.fetch(query, parameters, class_row(Record))
         return rows
+
+
+def _json(value: dict[str, Any] | None) -> str | None:
+    return None if value is None else json.dumps(value)
+
+
+def _reused(record: Record) -> RequestIdReused:
+    name = ids.show(ids.INVOCATION, record.id)
+    return RequestIdReused(
+        f"request_id: was used for this function within a day, with another payload: {name}",
+        violations=[FieldViolation("request_id", "was used with another payload")],
+        metadata={"invocation_id": name},
+    )

@@ -10,25 +10,27 @@ from collections.abc import AsyncIterator, Iterable
 from typing import TypeAlias
 from uuid import UUID
 
+import psycopg
 import structlog
 
 from faas.v1.execution_pb2 import Directive, Report
 from faas.v1.execution_service_pb2 import ReportExecutionsRequest, ReportExecutionsResponse
-from faas.v1.invocation_pb2 import Invocation
 from faas.v1.worker_pb2 import Worker
 from services import ids
 from services.errors import InvalidField
+from services.invocations.batches import is_rejection
 from services.invocations.feeder import Feeder
 from services.invocations.leases import Leases
 from services.invocations.logs import Chunk, Logs
-from services.invocations.messages import to_ending, to_granted
+from services.invocations.messages import to_ending, to_granted, unstorable
 from services.invocations.offers import OfferBook
-from services.invocations.records import Records
+from services.invocations.records import Ending, Records
 from services.invocations.waiters import Waiters
 from services.invocations.workers import Workers
 
-# A declined offer is due again after this, so that it does not spin.
+# A declined offer is due again after this, doubling each time, so that it does not spin.
 DECLINED_S = 1.0
+DECLINED_MOST_S = 30.0
 MAX_DIRECTIVES = 100
 MAX_RESULT_BYTES = 1024 * 1024
 
@@ -166,6 +168,8 @@ class Session:
                 await self._decline(report.decline)
             case "goodbye":
                 await self._desk.workers.leave(self.boot)
+            case "buried":
+                await self._bury(report.buried)
 
     async def _grant(self, start: Report.Start) -> None:
         key = ids.parse(ids.INVOCATION, start.invocation_id)
@@ -185,24 +189,30 @@ class Session:
 
     async def _conclude(self, finished: Report.Finished) -> None:
         key = _invocation(finished.invocation_id)
+        boot = await self._teller(finished)
         ending = to_ending(finished, max_result_bytes=MAX_RESULT_BYTES)
-        record = await self._desk.records.conclude(key, finished.attempt, self.boot, ending)
+        try:
+            record = await self._desk.records.conclude(key, finished.attempt, boot, ending)
+        except psycopg.Error as error:
+            if not is_rejection(error):
+                raise
+            log.warning("a verdict was rejected", invocation_id=finished.invocation_id)
+            ending = unstorable(str(error))
+            record = await self._desk.records.conclude(key, finished.attempt, boot, ending)
         outcome: Outcome = Directive.Recorded.RECORDED
         if record is None:
-            outcome = await self._explain(key, finished.attempt)
-        else:
+            outcome = await self._explain(key, finished.attempt, boot, ending)
+        elif record.ended:
             self._desk.waiters.ended([record])
+        if record is not None and record.laned:
+            self._desk.feeder.wake()
         self._recorded(finished.invocation_id, finished.attempt, outcome)
 
     async def _take_back(self, abandoned: Report.Abandoned) -> None:
         key = _invocation(abandoned.invocation_id)
         reason = abandoned.reason.replace("\x00", "\ufffd")
-        lost = await self._desk.leases.lose(
-            self.boot, [key], reason, abandoned.attempt, Invocation.PLATFORM_ERROR
-        )
-        outcome: Outcome = Directive.Recorded.RECORDED
-        if not lost:
-            outcome = await self._explain(key, abandoned.attempt)
+        taken = await self._desk.leases.take_back(self.boot, key, abandoned.attempt, reason)
+        outcome: Outcome = Directive.Recorded.RECORDED if taken else Directive.Recorded.STALE
         self._recorded(abandoned.invocation_id, abandoned.attempt, outcome)
 
     async def _decline(self, decline: Report.Decline) -> None:
@@ -213,15 +223,43 @@ class Session:
             worker_id=ids.show(ids.WORKER, self.worker),
             reason=decline.reason,
         )
-        await self._desk.book.decline([key], DECLINED_S)
+        await self._desk.book.decline(key, DECLINED_S, DECLINED_MOST_S)
 
-    async def _explain(self, key: UUID, attempt: int) -> Outcome:
+    async def _bury(self, buried: Report.Buried) -> None:
+        boot = _uuid("buried.boot_id", buried.boot_id)
+        if boot != self.boot and await self._desk.workers.is_boot_of(boot, self.worker):
+            await self._desk.leases.bury(boot)
+            self._desk.feeder.wake()
+        self.tell(Directive(buried=Directive.Buried(boot_id=buried.boot_id)))
+
+    async def _teller(self, finished: Report.Finished) -> UUID:
+        """The boot whose verdict it is: this one, or an earlier one of this worker."""
+        if not finished.boot_id:
+            return self.boot
+        boot = _uuid("finished.boot_id", finished.boot_id)
+        if not await self._desk.workers.is_boot_of(boot, self.worker):
+            # Forgotten, or somebody else's: as this boot it will be found stale.
+            return self.boot
+        return boot
+
+    async def _explain(self, key: UUID, attempt: int, boot: UUID, ending: Ending) -> Outcome:
         """Why a verdict met no row: said already, or no longer this worker's to say."""
-        record = await self._desk.records.find(key)
-        if record is not None and record.ended and record.attempt == attempt:
+        attempts = self._desk.records.attempts
+        if await attempts.was_told(key, attempt, boot):
             # Its first report was committed and the answer lost; who waits here may not know.
-            self._desk.waiters.ended([record])
+            record = await self._desk.records.find(key)
+            if record is not None and record.ended:
+                self._desk.waiters.ended([record])
             return Directive.Recorded.DUPLICATE
+        await attempts.keep_stale(
+            key,
+            attempt,
+            boot,
+            status=ending.status,
+            result=ending.result,
+            error=ending.error,
+            metrics=ending.metrics,
+        )
         return Directive.Recorded.STALE
 
     def _recorded(self, key: str, attempt: int, outcome: Outcome) -> None:

@@ -73,19 +73,16 @@ class InvocationServicer:
         # Registered before it is offered: it may end before this call goes on.
         async with self._waiters.waiter(key) as waiter:
             record = await self._acceptance.accept(key, request, payload, call)
-            if wait_s > 0:
+            if record.id == key and wait_s > 0:
                 record = await waiter.wait(wait_s) or await self._find(key)
+        if record.id != key:
+            record = await self._ended(record.id, wait_s)
         return to_proto(record)
 
     async def GetInvocation(self, request: GetInvocationRequest, call: Call) -> Invocation:
         """One record, now or when it has ended."""
         key = _invocation(request.invocation_id)
-        wait_s = _wait_s(request, call)
-        async with self._waiters.waiter(key) as waiter:
-            record = await self._find(key)
-            if not record.ended and wait_s > 0:
-                record = await waiter.wait(wait_s) or await self._find(key)
-        return to_proto(record)
+        return to_proto(await self._ended(key, _wait_s(request, call)))
 
     async def ListInvocations(
         self, request: ListInvocationsRequest, call: Call
@@ -165,6 +162,14 @@ class InvocationServicer:
         if key is not None:
             self._desk.tell(key, directive)
         return worker
+
+    async def _ended(self, key: UUID, wait_s: float) -> Record:
+        """The record when it has ended, or the wait has."""
+        async with self._waiters.waiter(key) as waiter:
+            record = await self._find(key)
+            if not record.ended and wait_s > 0:
+                record = await waiter.wait(wait_s) or await self._find(key)
+        return record
 
     async def _find(self, key: UUID) -> Record:
         record = await self._records.find(key)

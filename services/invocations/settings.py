@@ -42,6 +42,9 @@ class Settings(ServerSettings):
     lost_backoff_s: float = Field(
         1.0, ge=0, description="Wait before a lost execution is offered again; doubles each loss."
     )
+    sweep_interval_s: float = Field(
+        10.0, gt=0, description="How often it looks for invocations that nobody started in time."
+    )
     lost_workers_kept_s: float = Field(
         3600.0, ge=0, description="How long a lost worker is still listed."
     )

@@ -56,6 +56,11 @@ class Workers:
         rows = await self._database.fetch(_BEAT, parameters)
         return rows[0]["drain"] if rows else None
 
+    async def is_boot_of(self, boot: UUID, worker: UUID) -> bool:
+        """Whether that start was one of this worker."""
+        query = "SELECT 1 FROM workers WHERE boot_id = %(boot)s AND worker_id = %(worker)s"
+        return bool(await self._database.fetch(query, {"boot": boot, "worker": worker}))
+
     async def leave(self, boot: UUID) -> None:
         """Forget a boot that holds nothing any more."""
         query = """DELETE FROM workers WHERE boot_id = %(boot)s AND NOT EXISTS

@@ -1,59 +1,19 @@
 """The record's life, each step against real PostgreSQL."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
 
-from faas.v1.worker_pb2 import Worker
 from services.ids import new_uuid
 from services.invocations.database import Database
 from services.invocations.offers import OfferBook
 from services.invocations.partitions import DAYS_AHEAD, Partitions
-from services.invocations.records import Ending, Record, Records
-from services.invocations.workers import Workers
+from services.invocations.records import Ending, Records
+from tests.integration.invocations import LOST, a_boot, accepted, boot, database, records
 
-LOST = {"code": "WORKER_LOST", "message": "lost"}
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    database = Database(database_url, connections=8)
-    await database.open()
-    yield database
-    await database.close()
-
-
-@pytest.fixture
-def records(database: Database) -> Records:
-    return Records(database, lost_backoff_s=0)
-
-
-@pytest.fixture
-async def boot(database: Database) -> UUID:
-    return await a_boot(database)
-
-
-async def a_boot(database: Database) -> UUID:
-    boot = new_uuid()
-    await Workers(database, lost_kept_s=60).beat(new_uuid(), boot, Worker())
-    return boot
-
-
-async def accepted(records: Records, **changes: object) -> Record:
-    values: dict = {
-        "function_id": new_uuid(),
-        "function_name": "echo",
-        "function_version": 1,
-        "timeout_ms": 1000,
-        "payload": b"{}",
-        "labels": {},
-        "offer": True,
-    }
-    record, _ = await records.accept(new_uuid(), **{**values, **changes})
-    return record
+__all__ = ["boot", "database", "records"]
 
 
 async def test_an_accepted_record_is_pending_and_to_be_offered(records: Records) -> None:
@@ -233,7 +193,7 @@ async def test_an_offer_made_again_is_not_withdrawn(records: Records, database: 
     record = await accepted(records)
     book = OfferBook(database)
     seen = await book.offered(age_s=-1)
-    assert await book.decline([record.id]) == 1
+    assert await book.take_back([record.id]) == 1
     assert [again.id for again in await book.take_due(1)] == [record.id]
     assert await book.withdraw(seen) == 0
     assert await book.withdraw(await book.offered(age_s=-1)) == 1
