@@ -91,6 +91,8 @@ def to_value(document: Any, depth: int = 0) -> Value:  # noqa: PLR0911
             return Value(string_value=str(document))
     _check_depth(depth)
     if isinstance(document, dict):
+        if not all(isinstance(key, str) for key in document):
+            raise NotJson("an object has a key that is no string")
         fields = {key: to_value(item, depth + 1) for key, item in document.items()}
         return Value(struct_value=Struct(fields=fields))
     if isinstance(document, list):

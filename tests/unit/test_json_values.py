@@ -58,3 +58,8 @@ def test_nesting_is_bounded() -> None:
 
 def test_an_integer_beyond_all_doubles_is_its_digits() -> None:
     assert to_python(to_value(10**400)) == str(10**400)
+
+
+def test_a_key_that_is_no_string_is_refused() -> None:
+    with pytest.raises(NotJson, match="key"):
+        to_value({1: 2})

@@ -1,0 +1,359 @@
+"""Functions: a handle of each, which is called, submitted to, changed and looked into."""
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import IO, Any, Unpack
+from uuid import uuid4
+
+from google.api.httpbody_pb2 import HttpBody
+from grpc import StatusCode
+
+from faas.blocking import Face, blocking, iterating
+from faas.errors import FaasError, FunctionExists, FunctionNotFound, InvalidPayload, UnusableSource
+from faas.invocations import ANSWER_S, WAIT_S, AsyncInvocation, Invocation, has_ended, result_of
+from faas.json_values import NotJson, to_value
+from faas.paging import pages
+from faas.settings import Settings, fill
+from faas.sources import Code, Source, prepared
+from faas.transport import Transport
+from faas.v1 import function_pb2
+from faas.v1.function_pb2 import FunctionVersion
+from faas.v1.function_service_pb2 import (
+    CreateFunctionRequest,
+    DeleteFunctionRequest,
+    DownloadCodeRequest,
+    GetFunctionRequest,
+    GetFunctionVersionRequest,
+    ListFunctionVersionsRequest,
+    UpdateFunctionRequest,
+    UploadCodeRequest,
+)
+from faas.v1.function_service_pb2_grpc import FunctionServiceStub
+from faas.v1.invocation_service_pb2 import InvokeRequest
+from faas.v1.invocation_service_pb2_grpc import InvocationServiceStub
+
+Record = function_pb2.Function
+
+MAX_INLINE_BYTES = 3 * 1024 * 1024
+"""What an archive may have to travel inside a request; a larger one is uploaded first."""
+CHUNK_BYTES = 512 * 1024
+UPLOAD_TIMEOUT_S = 600.0
+CONCURRENCY = 16
+"""How many invocations `map` has under way at once."""
+
+# Only what has it is safe to be sent twice.
+_HAS_REQUEST_ID = "request_id" in InvokeRequest.DESCRIPTOR.fields_by_name
+
+
+class FunctionView:
+    """What is known of a function, as of when it was last read."""
+
+    @property
+    def record(self) -> Record:
+        """Its settings; all empty before it is read."""
+        raise NotImplementedError
+
+    @property
+    def name(self) -> str:
+        """Its name, or the id that it was asked for by."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        """Its name."""
+        return f"<{type(self).__name__} {self.name}>"
+
+
+class AsyncFunction(FunctionView):
+    """One function. Call it as it were here: `await fn({"width": 10})`."""
+
+    def __init__(
+        self, transport: Transport, function_id: str, record: Record | None = None
+    ) -> None:
+        """The function of this name or id; nothing is asked of the server yet."""
+        self._transport = transport
+        self._function_id = function_id
+        self._record = record or Record()
+
+    @property
+    def record(self) -> Record:
+        """Its settings as they were last read."""
+        return self._record
+
+    @property
+    def name(self) -> str:
+        """Its name, or the id that it was asked for by."""
+        return self._record.name or self._function_id
+
+    async def __call__(
+        self,
+        payload: Any = None,
+        *,
+        timeout_s: float | None = None,
+        version: int = 0,
+        labels: Mapping[str, str] | None = None,
+    ) -> Any:
+        """What the function returns for `payload`.
+
+        `timeout_s` is how long to wait, in seconds; None: until it ends, which is
+        bounded by the function's own timeout. Raises FunctionFailed, WaitTimeout,
+        CallFailed.
+        """
+        wait_s = WAIT_S if timeout_s is None else min(timeout_s, WAIT_S)
+        invocation = await self._invoke(payload, wait_s, version, labels, None)
+        if has_ended(invocation.record):
+            return result_of(invocation.record)
+        left_s = None if timeout_s is None else timeout_s - wait_s
+        return await invocation.result(left_s)
+
+    async def submit(
+        self,
+        payload: Any = None,
+        *,
+        version: int = 0,
+        labels: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+    ) -> AsyncInvocation:
+        """Have it invoked, and do not wait.
+
+        The same `request_id` gives the same invocation again, so that a caller who
+        starts anew repeats nothing; without one, one is made.
+        """
+        return await self._invoke(payload, 0, version, labels, request_id)
+
+    async def map(
+        self,
+        payloads: Iterable[Any] | AsyncIterable[Any],
+        *,
+        concurrency: int = CONCURRENCY,
+        version: int = 0,
+        labels: Mapping[str, str] | None = None,
+        return_exceptions: bool = False,
+        progress: Callable[[int], object] | None = None,
+    ) -> AsyncIterator[Any]:
+        """The results for many payloads, in their order, `concurrency` at a time.
+
+        A failure is raised in its place, which ends it all; with `return_exceptions` it
+        is yielded instead. `progress` is told how many have ended.
+        """
+        ended = 0
+
+        async def one(payload: Any) -> Any:
+            nonlocal ended
+            try:
+                return await self(payload, version=version, labels=labels)
+            except FaasError as error:
+                if not return_exceptions:
+                    raise
+                return error
+            finally:
+                ended += 1
+                if progress is not None:
+                    progress(ended)
+
+        waiting = _each(payloads)
+        under_way: list[asyncio.Task[Any]] = []
+        try:
+            async for payload in waiting:
+                under_way.append(asyncio.create_task(one(payload), name=f"map {self.name}"))
+                if len(under_way) >= max(concurrency, 1):
+                    yield await under_way.pop(0)
+            while under_way:
+                yield await under_way.pop(0)
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+
+    async def refresh(self) -> Record:
+        """Read its settings anew."""
+        request = GetFunctionRequest(function_id=self._function_id)
+        self._record = await self._transport.read(self._stub.GetFunction, request)
+        return self._record
+
+    async def deploy(
+        self,
+        source: Source | None = None,
+        *,
+        runtime: str = "",
+        etag: str = "",
+        **settings: Unpack[Settings],
+    ) -> Record:
+        """Create it with this code and these settings, or change what is there to them.
+
+        Settings that are not named stay as they are; None or empty sets one back.
+        """
+        if source is None:
+            return await self._update(Code(runtime), settings, etag)
+        with prepared(source) as found:
+            code = replace(found, runtime=runtime) if runtime else found
+            try:
+                return await self._update(code, settings, etag)
+            except FunctionNotFound:
+                if etag or self._function_id.startswith("func-"):
+                    raise
+            try:
+                return await self._create(code, settings)
+            except FunctionExists:  # somebody was faster
+                return await self._update(code, settings, etag)
+
+    async def update(
+        self, *, name: str = "", etag: str = "", **settings: Unpack[Settings]
+    ) -> Record:
+        """Change these settings, and no others; None or empty sets one back."""
+        return await self._update(Code(""), settings, etag, name)
+
+    async def delete(self, *, etag: str = "") -> None:
+        """Delete it. What was accepted still runs."""
+        request = DeleteFunctionRequest(function_id=self._function_id, etag=etag)
+        await self._transport.call(self._stub.DeleteFunction, request)
+
+    async def versions(self) -> AsyncIterator[FunctionVersion]:
+        """Its versions, newest first."""
+        request = ListFunctionVersionsRequest(function_id=self._function_id)
+        async for page in pages(self._transport, self._stub.ListFunctionVersions, request):
+            for version in page.versions:
+                yield version
+
+    async def version(self, version: int) -> FunctionVersion:
+        """One version."""
+        request = GetFunctionVersionRequest(function_id=self._function_id, version=version)
+        return await self._transport.read(self._stub.GetFunctionVersion, request)
+
+    async def download(self, version: int = 0) -> AsyncIterator[bytes]:
+        """Its code as it was handed in, in chunks; 0: the latest."""
+        request = DownloadCodeRequest(function_id=self._function_id, version=version)
+        async for chunk in self._transport.receive(
+            self._stub.DownloadCode, request, timeout_s=UPLOAD_TIMEOUT_S
+        ):
+            yield chunk.data
+
+    @property
+    def _stub(self) -> Any:
+        return FunctionServiceStub(self._transport.channel)
+
+    async def _invoke(
+        self,
+        payload: Any,
+        wait_s: float,
+        version: int,
+        labels: Mapping[str, str] | None,
+        request_id: str | None,
+    ) -> AsyncInvocation:
+        request = InvokeRequest(
+            function_id=self._function_id, payload=_value(payload), function_version=version
+        )
+        request.labels.update(labels or {})
+        request.wait.FromNanoseconds(int(wait_s * 1e9))
+        if _HAS_REQUEST_ID:
+            request.request_id = request_id or str(uuid4())  # type: ignore[attr-defined,unused-ignore]
+        record = await self._transport.call(
+            InvocationServiceStub(self._transport.channel).Invoke,
+            request,
+            timeout_s=max(wait_s + ANSWER_S, self._transport.timeout_s),
+            again=_HAS_REQUEST_ID,
+        )
+        return AsyncInvocation(self._transport, record)
+
+    async def _create(self, code: Code, settings: Mapping[str, Any]) -> Record:
+        if not code.runtime:
+            raise UnusableSource(
+                "Which runtime the code is for cannot be told from it: say so, as runtime='python'."
+            )
+        request = CreateFunctionRequest(name=self._function_id, runtime=code.runtime)
+        fill(request, {k: v for k, v in settings.items() if v is not None})
+        await self._put_code(request, code)
+        self._record = await self._transport.call(
+            self._stub.CreateFunction, request, timeout_s=UPLOAD_TIMEOUT_S
+        )
+        return self._record
+
+    async def _update(
+        self, code: Code, settings: Mapping[str, Any], etag: str, name: str = ""
+    ) -> Record:
+        request = UpdateFunctionRequest(function_id=self._function_id, etag=etag)
+        if name:
+            request.name = name
+        if code.runtime:
+            request.runtime = code.runtime
+        await self._put_code(request, code)
+        fill(request, settings)
+        self._record = await self._transport.call(
+            self._stub.UpdateFunction, request, timeout_s=UPLOAD_TIMEOUT_S
+        )
+        return self._record
+
+    async def _put_code(
+        self, request: CreateFunctionRequest | UpdateFunctionRequest, code: Code
+    ) -> None:
+        if code.text is not None:
+            request.code = code.text
+        elif code.archive is not None and code.size_bytes <= MAX_INLINE_BYTES:
+            with code.open() as file:
+                request.archive = file.read()
+        elif code.archive is not None:
+            with code.open() as file:
+                upload = await self._transport.send(
+                    self._stub.UploadCode,
+                    lambda: _chunks(file),
+                    timeout_s=UPLOAD_TIMEOUT_S,
+                )
+            request.upload_id = upload.id
+
+
+class Function(FunctionView, Face[AsyncFunction]):
+    """One function. Call it as it were here: `fn({"width": 10})`."""
+
+    @property
+    def record(self) -> Record:
+        """Its settings as they were last read."""
+        return self._core.record
+
+    @property
+    def name(self) -> str:
+        """Its name, or the id that it was asked for by."""
+        return self._core.name
+
+    __call__ = blocking(AsyncFunction.__call__)
+    submit = blocking(AsyncFunction.submit, Invocation)
+    map = iterating(AsyncFunction.map)
+    refresh = blocking(AsyncFunction.refresh)
+    deploy = blocking(AsyncFunction.deploy)
+    update = blocking(AsyncFunction.update)
+    delete = blocking(AsyncFunction.delete)
+    versions = iterating(AsyncFunction.versions)
+    version = blocking(AsyncFunction.version)
+    download = iterating(AsyncFunction.download)
+
+
+def _value(payload: Any) -> Any:
+    try:
+        return to_value(_plain(payload))
+    except NotJson as error:
+        raise InvalidPayload(
+            f"payload: {error}.", code=StatusCode.INVALID_ARGUMENT, reason="INVALID_PAYLOAD"
+        ) from None
+
+
+def _plain(payload: Any) -> Any:
+    """Tuples as the lists that JSON makes of them."""
+    if isinstance(payload, dict):
+        return {key: _plain(value) for key, value in payload.items()}
+    if isinstance(payload, list | tuple):
+        return [_plain(value) for value in payload]
+    return payload
+
+
+def _chunks(file: IO[bytes]) -> Iterator[UploadCodeRequest]:
+    file.seek(0)
+    while data := file.read(CHUNK_BYTES):
+        yield UploadCodeRequest(chunk=HttpBody(data=data))
+
+
+async def _each(items: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item

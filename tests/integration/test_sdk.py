@@ -1,0 +1,321 @@
+"""The Python client against real servers, through Envoy."""
+
+import asyncio
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import faas
+from faas.json_values import to_python
+from tests.conftest import wait_until
+from tests.integration.gateway import free_port
+from tests.platform import Platform
+
+ECHO = "def handler(payload, context):\n    return payload\n"
+SLOW = """
+import time
+def handler(payload, context):
+    print("started")
+    time.sleep(payload)
+    print("ended")
+    return payload
+"""
+FAILS = """
+def inner(size):
+    raise ValueError(f"no such size: {size}")
+
+def handler(payload):
+    return inner(payload["size"])
+"""
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def client(platform: Platform):
+    with faas.Client(platform.url) as client:
+        yield client
+
+
+@pytest.fixture
+def name() -> str:
+    return f"sdk-{os.getpid()}-{next(_numbers)}"
+
+
+def shout(payload, context=None):
+    return payload.upper()
+
+
+@pytest.mark.parametrize(
+    "payload", [None, 3, 2**53, 1.5, "ä", True, [1, [2, {}]], {"a": {"b": []}}]
+)
+def test_a_call_returns_the_result(client: faas.Client, payload):
+    fn = client.deploy(ECHO, name="sdk-echo", runtime="python")
+    result = fn(payload)
+    assert result == payload
+    assert type(result) is type(payload)
+
+
+def test_a_failure_carries_record_and_stack(client: faas.Client, name):
+    fn = client.deploy(FAILS, name=name, runtime="python")
+    with pytest.raises(faas.FunctionFailed) as caught:
+        fn({"size": 9})
+    failure = caught.value
+    assert failure.code == "FUNCTION_ERROR"
+    assert failure.record.error.type == "ValueError"
+    assert to_python(failure.record.payload) == {"size": 9}
+    assert 'File "main.py", line 3, in inner' in str(failure)
+    assert "shim" not in str(failure)
+
+
+def test_submit_does_not_wait(client: faas.Client, name):
+    fn = client.deploy(SLOW, name=name, runtime="python")
+    invocation = fn.submit(0.3, labels={"team": "search"})
+    assert not invocation.ended
+    with pytest.raises(faas.WaitTimeout) as caught:
+        invocation.result(0)
+    assert caught.value.invocation_id == invocation.id
+    assert invocation.result(60) == 0.3
+    assert invocation.status == "COMPLETED"
+    again = client.invocation(invocation.id)
+    assert again.result() == 0.3
+    assert again.record.labels == {"team": "search"}
+    assert [line.text for line in again.logs()] == ["started", "ended"]
+
+
+def test_logs_are_followed_to_the_end(client: faas.Client, name):
+    fn = client.deploy(SLOW, name=name, runtime="python")
+    assert [line.text for line in fn.submit(1).logs(follow=True)] == ["started", "ended"]
+
+
+def test_map_keeps_the_order_and_bounds_what_is_under_way(client: faas.Client, name):
+    fn = client.deploy(ECHO, name=name, runtime="python")
+    asked: list[int] = []
+    seen: list[int] = []
+
+    def payloads():
+        for number in range(20):
+            asked.append(number)
+            yield number
+
+    results = fn.map(payloads(), concurrency=3, progress=seen.append)
+    assert next(results) == 0
+    assert len(asked) <= 4
+    assert list(results) == list(range(1, 20))
+    assert seen == list(range(1, 21))
+
+
+def test_map_raises_a_failure_in_its_place_or_returns_it(client: faas.Client, name):
+    code = "def handler(n):\n    return 1 // n\n"
+    fn = client.deploy(code, name=name, runtime="python")
+    results = fn.map([1, 0, 1])
+    assert next(results) == 1
+    with pytest.raises(faas.FunctionFailed):
+        next(results)
+    first, second, third = fn.map([1, 0, 1], return_exceptions=True)
+    assert (first, third) == (1, 1)
+    assert isinstance(second, faas.FunctionFailed)
+
+
+def test_as_completed_gives_what_ends_first(client: faas.Client, name):
+    fn = client.deploy(SLOW, name=name, runtime="python")
+    slow, quick = fn.submit(3), fn.submit(0)
+    ended = list(client.as_completed([slow, quick]))
+    assert ended == [quick, slow]
+    with pytest.raises(faas.WaitTimeout):
+        list(client.as_completed([fn.submit(5)], timeout_s=0.1))
+
+
+def test_a_python_function_is_deployed_as_it_stands(client: faas.Client, name):
+    fn = client.deploy(shout, name=name)
+    assert fn("loud") == "LOUD"
+    assert fn.record.handler == "main.shout"
+
+
+def test_deploying_again_changes_only_what_differs(client: faas.Client, name):
+    fn = client.deploy(ECHO, name=name, runtime="python", memory_mb=256, env={"A": "1"})
+    assert fn.record.version == 1
+    assert client.deploy(ECHO, name=name, runtime="python").record.version == 1
+    fn = client.deploy(ECHO, name=name, runtime="python", timeout=5)
+    assert (fn.record.version, fn.record.memory_mb, fn.record.env) == (2, 256, {"A": "1"})
+    assert fn.update(env=None, description="changed").env == {}
+    assert [v.version for v in fn.versions()] == [3, 2, 1]
+    assert fn.version(2).timeout.seconds == 5
+    assert b"".join(fn.download()) == ECHO.encode()
+
+
+def test_a_folder_and_a_large_archive(client: faas.Client, name, tmp_path: Path):
+    (tmp_path / "main.py").write_text("import data\ndef handler(p):\n    return data.size()\n")
+    (tmp_path / "data.py").write_text(
+        "import os\ndef size():\n    return os.path.getsize(os.path.dirname(__file__) + '/big')\n"
+    )
+    (tmp_path / "big").write_bytes(os.urandom(5_000_000))
+    fn = client.deploy(tmp_path, name=name)
+    assert fn.record.code_size_bytes > 3 * 1024 * 1024
+    assert fn() == 5_000_000
+    assert client.deploy(tmp_path, name=name).record.version == 1
+
+
+def test_an_archive_as_bytes(client: faas.Client, name, tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("main.py", ECHO)
+    data = (tmp_path / "a.zip").read_bytes()
+    assert client.deploy(data, name=name, runtime="python")("x") == "x"
+    with pytest.raises(faas.UnusableSource, match="runtime"):
+        client.deploy(data, name=f"{name}-b")
+    with pytest.raises(faas.UnusableSource, match="name"):
+        client.deploy(data, runtime="python")
+
+
+def test_lists_are_read_page_by_page(client: faas.Client, name):
+    for number in range(3):
+        client.deploy(ECHO, name=f"{name}-{number}", runtime="python", labels={"set": name})
+    found = client.functions(filter=f"labels.set = {name}", order_by="name", page_size=1)
+    assert [function.name for function in found] == [f"{name}-{n}" for n in range(3)]
+    fn = client.function(f"{name}-0")
+    ids = [fn.submit(n).id for n in range(3)]
+    listed = client.invocations(function_id=fn.name, page_size=2)
+    assert [invocation.id for invocation in listed] == ids[::-1]
+    client.invocation(ids[0]).wait()
+    completed = client.invocations(function_id=fn.name, status="completed")
+    assert ids[0] in [invocation.id for invocation in completed]
+
+
+def test_workers(client: faas.Client):
+    (worker,) = client.workers()
+    assert client.worker(worker.id).id == worker.id
+    assert client.drain_worker(worker.id).id == worker.id
+    wait_until(lambda: client.worker(worker.id).state != 1, "it drains")
+    client.resume_worker(worker.id)
+    wait_until(lambda: client.worker(worker.id).state == 1, "it takes work again")
+
+
+@pytest.mark.parametrize(
+    ("call", "kind"),
+    [
+        (lambda c: c.function("gone")(), faas.FunctionNotFound),
+        (lambda c: c.function("gone").refresh(), faas.FunctionNotFound),
+        (lambda c: c.function("gone").delete(), faas.FunctionNotFound),
+        (lambda c: c.function("sdk-echo")(version=99), faas.VersionNotFound),
+        (lambda c: c.invocation("inv-0").refresh(), faas.InvalidRequest),
+        (
+            lambda c: c.invocation("inv-01900000-0000-7000-8000-000000000000").refresh(),
+            faas.InvocationNotFound,
+        ),
+        (lambda c: c.worker("worker-0"), faas.WorkerNotFound),
+        (lambda c: next(c.functions(filter="nope = 1")), faas.InvalidFilter),
+        (lambda c: next(c.invocations(status="nope")), faas.InvalidSettings),
+        (lambda c: c.deploy(ECHO, name="Bad", runtime="python"), faas.InvalidRequest),
+        (lambda c: c.deploy(ECHO, name="good", runtime="cobol"), faas.UnknownRuntime),
+        (lambda c: c.deploy(b"nothing", name="good", runtime="python"), faas.InvalidArchive),
+        (lambda c: c.function("sdk-echo")(float("nan")), faas.InvalidPayload),
+        (lambda c: c.function("sdk-echo")("\ud800"), faas.InvalidPayload),
+        (lambda c: c.function("sdk-echo")(object()), faas.InvalidPayload),
+        (lambda c: c.function("sdk-echo")({1: 2}), faas.InvalidPayload),
+        (lambda c: c.function("sdk-echo")("x" * 2_000_000), faas.TooLarge),
+        (lambda c: c.function("sdk-echo").update(etag="old", memory_mb=64), faas.EtagMismatch),
+        (lambda c: c.function("sdk-echo").update(memory_mb=1), faas.InvalidRequest),
+    ],
+)
+def test_refusals_are_errors_of_their_own(client: faas.Client, call, kind):
+    client.deploy(ECHO, name="sdk-echo", runtime="python")
+    with pytest.raises(kind):
+        call(client)
+
+
+def test_a_refusal_names_the_field(client: faas.Client):
+    with pytest.raises(faas.InvalidRequest) as caught:
+        client.deploy(ECHO, name="good", runtime="python", memory_mb=1)
+    (violation,) = caught.value.violations
+    assert violation.field == "memory_mb"
+    assert caught.value.reason == "INVALID_FIELD"
+
+
+def test_nobody_there_is_said_with_the_address():
+    url = f"http://127.0.0.1:{free_port()}"
+    with faas.Client(url) as client, pytest.raises(faas.Unavailable, match=url):
+        list(client.functions())
+
+
+def test_a_read_is_tried_again_until_the_server_is_back(platform: Platform, client: faas.Client):
+    client.deploy(ECHO, name="sdk-echo", runtime="python")
+    platform.envoy.stop()
+    timer = threading.Timer(0.3, platform.envoy.start)
+    timer.start()
+    try:
+        assert client.function("sdk-echo").refresh().name == "sdk-echo"
+    finally:
+        timer.join()
+
+
+def test_a_silent_server_is_left_at_the_deadline():
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with faas.Client(url, timeout_s=0.5) as client, pytest.raises(faas.CallFailed) as caught:
+            client.function("x").refresh()
+    assert isinstance(caught.value, faas.DeadlineExceeded | faas.Unavailable)
+
+
+async def test_the_asynchronous_client_is_the_same(platform: Platform, name):
+    async with faas.AsyncClient(platform.url) as client:
+        fn = await client.deploy(ECHO, name=name, runtime="python")
+        assert await fn(1) == 1
+        assert await asyncio.gather(*(fn(n) for n in range(5))) == list(range(5))
+        assert [r async for r in fn.map(range(5))] == list(range(5))
+        invocations = [await fn.submit(n) for n in range(3)]
+        ended = [i.id async for i in client.as_completed(invocations)]
+        assert sorted(ended) == sorted(i.id for i in invocations)
+
+
+async def test_the_blocking_client_works_within_a_running_loop(client: faas.Client):
+    assert client.deploy(ECHO, name="sdk-echo", runtime="python")("x") == "x"
+
+
+def test_threads_share_a_client(client: faas.Client):
+    fn = client.deploy(ECHO, name="sdk-echo", runtime="python")
+    results: list[int] = []
+    threads = [threading.Thread(target=lambda n=n: results.append(fn(n))) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == list(range(8))
+
+
+def test_an_interrupt_ends_a_wait_at_once(platform: Platform, client: faas.Client, name):
+    client.deploy(SLOW, name=name, runtime="python")
+    program = (
+        "import faas\n"
+        f"fn = faas.Client({platform.url!r}).function({name!r})\n"
+        "print('waiting', flush=True)\n"
+        "fn(20)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    wait_until(lambda: any(client.invocations(function_id=name)), "it is accepted")
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    assert b"KeyboardInterrupt" in errors
+    assert time.monotonic() - began < 60
+
+
+def test_a_forgotten_client_lets_the_program_end(platform: Platform):
+    program = f"import faas\nprint(len(list(faas.Client({platform.url!r}).workers())))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, timeout=60, check=True
+    )
+    assert (done.stdout, done.stderr) == (b"1\n", b"")
