@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from faas.errors import NotFound as NotFound
     from faas.errors import NotSupported as NotSupported
     from faas.errors import PermissionDenied as PermissionDenied
+    from faas.errors import RequestIdReused as RequestIdReused
     from faas.errors import ServerError as ServerError
     from faas.errors import TooLarge as TooLarge
     from faas.errors import TooMuch as TooMuch
@@ -68,8 +69,8 @@ _HOMES = {
         *("FieldViolation", "FunctionExists", "FunctionFailed", "FunctionNotFound"),
         *("InvalidArchive", "InvalidFilter", "InvalidPageToken", "InvalidPayload"),
         *("InvalidRequest", "InvalidSettings", "InvocationNotFound", "NotFound"),
-        *("NotSupported", "PermissionDenied", "ServerError", "TooLarge", "TooMuch"),
-        *("Unauthenticated", "Unavailable", "UnknownRuntime", "UnusableSource"),
+        *("NotSupported", "PermissionDenied", "RequestIdReused", "ServerError", "TooLarge"),
+        *("TooMuch", "Unauthenticated", "Unavailable", "UnknownRuntime", "UnusableSource"),
         *("UploadNotFound", "VersionNotFound", "WaitTimeout", "WorkerNotFound"),
     ),
 }

@@ -16,7 +16,8 @@
     │   │   └── WorkerNotFound
     │   ├── Conflict
     │   │   ├── EtagMismatch
-    │   │   └── FunctionExists
+    │   │   ├── FunctionExists
+    │   │   └── RequestIdReused
     │   ├── TooMuch                larger, or more, than the deployment takes
     │   │   └── TooLarge
     │   ├── Unauthenticated
@@ -185,6 +186,12 @@ class EtagMismatch(Conflict):
     """It was changed since it was read: read it again, decide again."""
 
     reasons: ClassVar[tuple[str, ...]] = ("ETAG_MISMATCH",)
+
+
+class RequestIdReused(Conflict):
+    """The `request_id` was used with another payload: `metadata` names what it made."""
+
+    reasons: ClassVar[tuple[str, ...]] = ("REQUEST_ID_REUSED",)
 
 
 class TooMuch(CallFailed):

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import IO, Any, Unpack
+from typing import IO, TYPE_CHECKING, Any, Unpack
 from uuid import uuid4
 
 from google.api.httpbody_pb2 import HttpBody
@@ -33,6 +33,9 @@ from faas.v1.function_service_pb2_grpc import FunctionServiceStub
 from faas.v1.invocation_service_pb2 import InvokeRequest
 from faas.v1.invocation_service_pb2_grpc import InvocationServiceStub
 
+if TYPE_CHECKING:  # it is a type alone
+    from faas.v1.function_service_pb2_grpc import FunctionServiceAsyncStub
+
 Record = function_pb2.Function
 
 MAX_INLINE_BYTES = 3 * 1024 * 1024
@@ -41,9 +44,6 @@ CHUNK_BYTES = 512 * 1024
 UPLOAD_TIMEOUT_S = 600.0
 CONCURRENCY = 16
 """How many invocations `map` has under way at once."""
-
-# Only what has it is safe to be sent twice.
-_HAS_REQUEST_ID = "request_id" in InvokeRequest.DESCRIPTOR.fields_by_name
 
 
 class FunctionView:
@@ -229,7 +229,7 @@ class AsyncFunction(FunctionView):
             yield chunk.data
 
     @property
-    def _stub(self) -> Any:
+    def _stub(self) -> "FunctionServiceAsyncStub":
         return FunctionServiceStub(self._transport.channel)
 
     async def _invoke(
@@ -241,17 +241,19 @@ class AsyncFunction(FunctionView):
         request_id: str | None,
     ) -> AsyncInvocation:
         request = InvokeRequest(
-            function_id=self._function_id, payload=_value(payload), function_version=version
+            function_id=self._function_id,
+            payload=_value(payload),
+            function_version=version,
+            # What makes it safe to be sent twice.
+            request_id=request_id or str(uuid4()),
         )
         request.labels.update(labels or {})
         request.wait.FromNanoseconds(int(wait_s * 1e9))
-        if _HAS_REQUEST_ID:
-            request.request_id = request_id or str(uuid4())  # type: ignore[attr-defined,unused-ignore]
         record = await self._transport.call(
             InvocationServiceStub(self._transport.channel).Invoke,
             request,
             timeout_s=max(wait_s + ANSWER_S, self._transport.timeout_s),
-            again=_HAS_REQUEST_ID,
+            again=True,
         )
         return AsyncInvocation(self._transport, record)
 

@@ -9,12 +9,23 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from faas.blocking import Face, blocking, iterating
-from faas.errors import FunctionFailed, WaitTimeout
+from faas.errors import (
+    CallFailed,
+    DeadlineExceeded,
+    FunctionFailed,
+    Unavailable,
+    WaitTimeout,
+)
 from faas.json_values import to_python
-from faas.transport import Transport
+from faas.paging import pages
+from faas.transport import ATTEMPTS, Transport, pause_s
 from faas.v1 import invocation_pb2
-from faas.v1.invocation_pb2 import LogLine
-from faas.v1.invocation_service_pb2 import GetInvocationLogsRequest, GetInvocationRequest
+from faas.v1.invocation_pb2 import InvocationEvent, LogLine
+from faas.v1.invocation_service_pb2 import (
+    GetInvocationLogsRequest,
+    GetInvocationRequest,
+    WatchInvocationRequest,
+)
 from faas.v1.invocation_service_pb2_grpc import InvocationServiceStub
 
 Record = invocation_pb2.Invocation
@@ -23,8 +34,11 @@ WAIT_S = 30.0
 """How long one call waits at most: a longer wait is several, so that no proxy cuts it."""
 ANSWER_S = 10.0
 """What a call that waits has besides, to be answered."""
-FOLLOW_S = 0.5
-"""How often new lines are looked for while a function runs."""
+WATCH_S = 3600.0
+"""How long one stream may last before the next one takes it up."""
+SILENCE_S = 45.0
+"""A stream without a sign of life, of which there is one every 15 s, is broken."""
+FOLLOW_S = 0.1
 
 _UNENDED = (Record.STATUS_UNSPECIFIED, Record.PENDING, Record.RUNNING)
 
@@ -119,23 +133,47 @@ class AsyncInvocation(InvocationView):
 
     async def logs(self, *, follow: bool = False) -> AsyncIterator[LogLine]:
         """What it has printed; with `follow`, until it ends."""
+        if follow:
+            async for event in self.watch():
+                for line in event.lines:
+                    yield line
+            return
         stub = InvocationServiceStub(self._transport.channel)
         request = GetInvocationLogsRequest(invocation_id=self.id)
-        seen = 0
+        async for page in pages(self._transport, stub.GetInvocationLogs, request):
+            for line in page.lines:
+                yield line
+
+    async def watch(self, cursor: str = "") -> AsyncIterator[InvocationEvent]:
+        """What happens to it, as it happens, until it has ended: states and lines.
+
+        A stream that breaks is taken up again where it was; `cursor`, from an event,
+        takes one up that was left.
+        """
+        stub = InvocationServiceStub(self._transport.channel)
+        request = WatchInvocationRequest(invocation_id=self.id, cursor=cursor)
+        broken = 0
         while True:
-            # Read before the lines: what is printed in between is not missed.
-            ended = not follow or has_ended(await self._read(0))
-            while True:
-                page = await self._transport.read(stub.GetInvocationLogs, request)
-                for line in page.lines[seen:]:
-                    yield line
-                seen = len(page.lines)
-                if not page.next_page_token:
-                    break
-                request.page_token, seen = page.next_page_token, 0
-            if ended:
-                return
-            await asyncio.sleep(FOLLOW_S)
+            try:
+                async for event in self._transport.receive(
+                    stub.WatchInvocation, request, timeout_s=WATCH_S, silence_s=SILENCE_S
+                ):
+                    broken = 0
+                    request.cursor = event.cursor or request.cursor
+                    if event.HasField("invocation"):
+                        self._record = _with_payload_of(self._record, event.invocation)
+                    if event.lines or event.HasField("invocation"):
+                        yield event
+                    if event.last:
+                        return
+                failure: CallFailed = Unavailable("The stream ended before the invocation did.")
+            except (Unavailable, DeadlineExceeded) as error:
+                failure = error
+            broken += 1
+            wait_s = FOLLOW_S if isinstance(failure, DeadlineExceeded) else pause_s(failure, broken)
+            if wait_s is None or broken >= ATTEMPTS:
+                raise failure
+            await asyncio.sleep(wait_s)
 
     async def _read(self, wait_s: float) -> Record:
         stub = InvocationServiceStub(self._transport.channel)
@@ -158,6 +196,14 @@ class Invocation(InvocationView, Face[AsyncInvocation]):
     wait = blocking(AsyncInvocation.wait)
     result = blocking(AsyncInvocation.result)
     logs = iterating(AsyncInvocation.logs)
+    watch = iterating(AsyncInvocation.watch)
+
+
+def _with_payload_of(known: Record, seen: Record) -> Record:
+    """A watch tells no payload; what was known of it stays."""
+    if known.HasField("payload") and not seen.HasField("payload"):
+        seen.payload.CopyFrom(known.payload)
+    return seen
 
 
 def moment(timestamp: Timestamp) -> datetime:

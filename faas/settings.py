@@ -4,11 +4,12 @@ The fields are those of the proto: what it gains, this takes.
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeAlias, TypedDict, TypeVar
 
 from google.protobuf import json_format
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from faas.errors import InvalidSettings
@@ -20,16 +21,29 @@ Seconds: TypeAlias = float | timedelta | str
 Request = TypeVar("Request", CreateFunctionRequest, UpdateFunctionRequest)
 
 
+class RetryPolicy(TypedDict, total=False):
+    """When a failed invocation is started again: see the proto's."""
+
+    max_attempts: int
+    initial_backoff: Seconds
+    max_backoff: Seconds
+    retry_on: Sequence[str]
+    retry_lost_worker: bool
+
+
 class Settings(TypedDict, total=False):
     """Everything about a function but its name, its code and its runtime."""
 
-    description: str
-    handler: str
-    memory_mb: int
-    cpus: float
-    timeout: Seconds
-    env: Mapping[str, str]
-    labels: Mapping[str, str]
+    description: str | None
+    handler: str | None
+    memory_mb: int | None
+    cpus: float | None
+    timeout: Seconds | None
+    env: Mapping[str, str] | None
+    labels: Mapping[str, str] | None
+    retry_policy: RetryPolicy | None
+    max_age: Seconds | None
+    max_concurrency: int | None
 
 
 # What a request has besides, which is none.
@@ -50,7 +64,8 @@ def fill(request: Request, settings: Mapping[str, Any]) -> Request:
     Raises InvalidSettings for one that there is not, or that cannot be.
     """
     known(settings)
-    wanted = {name: _as_json(name, value) for name, value in settings.items()}
+    fields = request.DESCRIPTOR.fields_by_name
+    wanted = {name: _as_json(fields[name], value) for name, value in settings.items()}
     given = {name: value for name, value in wanted.items() if value not in (None, "", {}, [])}
     for name, value in given.items():
         try:
@@ -90,16 +105,22 @@ def values(message: Message) -> dict[str, Any]:
     return {name: found[name] for name in NAMES if name in found}
 
 
-def _as_json(name: str, value: Any) -> Any:
+def _as_json(field: FieldDescriptor, value: Any) -> Any:
     """As the proto's JSON has it."""
+    kind = field.message_type
     if isinstance(value, timedelta):
         return _duration(value.total_seconds())
-    if name == "timeout" and isinstance(value, int | float) and not isinstance(value, bool):
+    if kind is None or isinstance(value, bool):
+        return value
+    if kind.full_name == "google.protobuf.Duration" and isinstance(value, int | float):
         return _duration(value)
-    if isinstance(value, Mapping) and name in ("env", "labels"):
+    if not isinstance(value, Mapping):
+        return value
+    if kind.GetOptions().map_entry:
         # A port is a number in everybody's manifest.
         return {k: str(v) if type(v) in (int, float) else v for k, v in value.items()}
-    return value
+    fields = kind.fields_by_name
+    return {k: _as_json(fields[k], v) if k in fields else v for k, v in value.items()}
 
 
 def _duration(seconds: float) -> str:

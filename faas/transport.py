@@ -103,18 +103,31 @@ class Transport:
 
     async def receive(
         self,
-        method: Callable[..., AsyncIterator[Response]],
+        method: Callable[..., grpc.aio.UnaryStreamCall[Any, Response]],
         request: Message,
         *,
-        timeout_s: float | None = None,
+        timeout_s: float,
+        silence_s: float | None = None,
     ) -> AsyncIterator[Response]:
-        """What the server sends until it ends; not tried again. Raises CallFailed."""
-        timeout_s = self.timeout_s if timeout_s is None else timeout_s
+        """What the server sends until it ends; not tried again. Raises CallFailed.
+
+        A server that is silent for `silence_s` is gone.
+        """
+        call = method(request, timeout=timeout_s, metadata=self._metadata)
+        answers = aiter(call)
         try:
-            async for response in method(request, timeout=timeout_s, metadata=self._metadata):
+            while True:
+                async with asyncio.timeout(silence_s):
+                    response = await anext(answers, None)
+                if response is None:
+                    return
                 yield response
         except grpc.aio.AioRpcError as error:
             raise self._explain(error) from None
+        except TimeoutError:
+            raise Unavailable(f"{self.address} has been silent for {silence_s} s.") from None
+        finally:
+            call.cancel()
 
     async def _try(
         self,
@@ -132,10 +145,10 @@ class Transport:
                 return await method(argument(), timeout=left_s, metadata=self._metadata)
             except grpc.aio.AioRpcError as error:
                 failure = self._explain(error)
-            pause_s = _pause_s(failure, attempt, again)
-            if pause_s is None or time.monotonic() + pause_s > deadline:
+            wait_s = pause_s(failure, attempt) if again else None
+            if wait_s is None or time.monotonic() + wait_s > deadline:
                 raise failure
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(wait_s)
 
     def _connect(self) -> grpc.aio.Channel:
         # A proxy of the environment is not meant for this machine.
@@ -159,9 +172,9 @@ class Transport:
         return failure
 
 
-def _pause_s(failure: CallFailed, attempt: int, again: bool) -> float | None:
+def pause_s(failure: CallFailed, attempt: int) -> float | None:
     """How long to wait before the next try; None: there is none."""
-    if attempt >= ATTEMPTS or not again:
+    if attempt >= ATTEMPTS:
         return None
     if isinstance(failure, TooMuch) and failure.retry_after_s:
         return failure.retry_after_s

@@ -96,6 +96,37 @@ def test_logs_are_followed_to_the_end(client: faas.Client, name):
     assert [line.text for line in fn.submit(1).logs(follow=True)] == ["started", "ended"]
 
 
+def test_a_watch_tells_states_and_lines(client: faas.Client, name):
+    fn = client.deploy(SLOW, name=name, runtime="python")
+    invocation = fn.submit(0.5)
+    events = list(invocation.watch())
+    assert [line.text for event in events for line in event.lines] == ["started", "ended"]
+    assert events[-1].last
+    assert invocation.status == "COMPLETED"
+    assert invocation.result() == 0.5
+    assert invocation.payload == 0.5
+    assert list(invocation.watch(events[-2].cursor)) == events[-1:]
+
+
+def test_a_watch_outlives_the_gateway(platform: Platform, client: faas.Client, name):
+    fn = client.deploy(SLOW, name=name, runtime="python")
+    invocation = fn.submit(3)
+    lines = invocation.logs(follow=True)
+    assert next(lines).text == "started"
+    platform.envoy.stop()
+    platform.envoy.start()
+    assert [line.text for line in lines] == ["ended"]
+
+
+def test_a_request_id_makes_one_invocation(client: faas.Client, name):
+    fn = client.deploy(ECHO, name=name, runtime="python")
+    first = fn.submit(1, request_id="order-7")
+    assert fn.submit(1, request_id="order-7").id == first.id
+    assert fn.submit(1).id != first.id
+    with pytest.raises(faas.RequestIdReused):
+        fn.submit(2, request_id="order-7")
+
+
 def test_map_keeps_the_order_and_bounds_what_is_under_way(client: faas.Client, name):
     fn = client.deploy(ECHO, name=name, runtime="python")
     asked: list[int] = []

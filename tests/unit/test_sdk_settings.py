@@ -11,7 +11,7 @@ from faas.v1.function_service_pb2 import CreateFunctionRequest, UpdateFunctionRe
 
 
 def test_the_typed_settings_are_those_of_the_proto():
-    assert set(Settings.__annotations__) == set(NAMES)
+    assert set(Settings.__annotations__) == set(NAMES), "complete faas.settings.Settings"
 
 
 def test_both_requests_have_them():
@@ -39,6 +39,8 @@ def test_numbers_in_env_are_text():
         {"env": "A=b"},
         {"cpus": {}.get},
         {"handler": 3},
+        {"retry_policy": {"max_attempt": 3}},
+        {"retry_policy": 3},
     ],
 )
 def test_values_that_cannot_be_are_named(wrong):
@@ -67,3 +69,12 @@ def test_values_are_as_people_write_them():
     assert found["cpus"] == 0.5
     assert found["env"] == {}
     assert "name" not in found
+
+
+def test_a_retry_policy_is_written_as_a_table():
+    policy = {"max_attempts": 3, "initial_backoff": 2, "retry_on": ["TIMEOUT"]}
+    request = fill(CreateFunctionRequest(), {"retry_policy": policy, "max_age": 60})
+    assert request.retry_policy.max_attempts == 3
+    assert request.retry_policy.initial_backoff.seconds == 2
+    assert request.max_age.seconds == 60
+    assert values(request)["retry_policy"]["retry_on"] == ["TIMEOUT"]
