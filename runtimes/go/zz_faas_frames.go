@@ -171,17 +171,23 @@ func faasMetrics() map[string]float64 {
 	metrics := map[string]float64{}
 	if os.Getenv("FUNCTION_CODE_DIR") == "" {
 		for _, file := range []string{"memory.peak", "memory/memory.max_usage_in_bytes"} {
-			faasMetric(metrics, "peak_memory_bytes", file, "", 1)
+			faasMetric(metrics, "peak_memory_bytes", "/sys/fs/cgroup/"+file, "", 1)
 		}
-		faasMetric(metrics, "cpu_time_s", "cpu.stat", "usage_usec ", 1e6)
-		faasMetric(metrics, "cpu_time_s", "cpuacct/cpuacct.usage", "", 1e9)
+		faasMetric(metrics, "cpu_time_s", "/sys/fs/cgroup/cpu.stat", "usage_usec ", 1e-6)
+		faasMetric(metrics, "cpu_time_s", "/sys/fs/cgroup/cpuacct/cpuacct.usage", "", 1e-9)
 	}
 	if len(metrics) == 0 {
+		// Maxrss counts the parent's memory before exec too.
+		faasMetric(metrics, "peak_memory_bytes", "/proc/self/status", "VmHWM:", 1024)
 		for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
 			var usage syscall.Rusage
-			if syscall.Getrusage(who, &usage) == nil {
-				metrics["cpu_time_s"] += float64(usage.Utime.Nano()+usage.Stime.Nano()) / 1e9
-				metrics["peak_memory_bytes"] = max(metrics["peak_memory_bytes"], float64(usage.Maxrss*1024))
+			if syscall.Getrusage(who, &usage) != nil {
+				continue
+			}
+			metrics["cpu_time_s"] += float64(usage.Utime.Nano()+usage.Stime.Nano()) / 1e9
+			if who == syscall.RUSAGE_CHILDREN || metrics["peak_memory_bytes"] == 0 {
+				peak := max(metrics["peak_memory_bytes"], float64(usage.Maxrss*1024))
+				metrics["peak_memory_bytes"] = peak
 			}
 		}
 	}
@@ -189,14 +195,15 @@ func faasMetrics() map[string]float64 {
 }
 
 func faasMetric(metrics map[string]float64, name, file, key string, unit float64) {
-	content, err := os.ReadFile("/sys/fs/cgroup/" + file)
+	content, err := os.ReadFile(file)
 	if _, known := metrics[name]; known || err != nil {
 		return
 	}
 	for _, line := range strings.Split(string(content), "\n") {
-		if number, found := strings.CutPrefix(line, key); found {
-			if value, err := strconv.ParseFloat(number, 64); err == nil {
-				metrics[name] = value / unit
+		fields, found := strings.CutPrefix(line, key)
+		if number := strings.Fields(fields); found && len(number) > 0 {
+			if value, err := strconv.ParseFloat(number[0], 64); err == nil {
+				metrics[name] = value * unit
 				return
 			}
 		}

@@ -257,9 +257,11 @@ function metrics() {
   const found = ownCgroup ? cgroupMetrics() : {};
   if (Object.values(found).some((value) => value !== undefined)) return found;
   const usage = process.resourceUsage();
+  // maxRSS counts the parent's memory before exec too.
+  const own = readNumber('/proc/self/status', /^VmHWM:\s+(\d+)/m) ?? usage.maxRSS;
   return {
     cpu_time_s: (usage.userCPUTime + usage.systemCPUTime) / 1e6,
-    peak_memory_bytes: usage.maxRSS * 1024,
+    peak_memory_bytes: own * 1024,
   };
 }
 

@@ -161,3 +161,10 @@ def _running_in(directory: Path) -> list[int]:
     for pid in found:
         os.kill(pid, signal.SIGKILL)
     return found
+
+
+async def test_memory_is_the_functions_own(bench: Bench, language: str) -> None:
+    ballast = b"x" * (400 * 1024 * 1024)  # the worker's, which a child begins with
+    ran = await bench.run(bench.spec(language, functions.ECHO[language]))
+    assert ran.verdict.peak_memory_bytes is not None
+    assert 0 < ran.verdict.peak_memory_bytes < len(ballast) / 2
