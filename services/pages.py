@@ -8,6 +8,7 @@ import binascii
 import hashlib
 import json
 from typing import Any
+from uuid import UUID
 
 from google.protobuf.message import Message
 
@@ -15,6 +16,8 @@ from services.errors import InvalidPageToken
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
+# Beyond PostgreSQL's integer.
+MAX_INTEGER = 2**31
 
 
 def page_size(asked: int, default: int = DEFAULT_PAGE_SIZE, most: int = MAX_PAGE_SIZE) -> int:
@@ -31,6 +34,7 @@ def make_token(request: Message, position: list[Any]) -> str:
 def read_token(request: Message, *types: type, field: str = "page_token") -> list[Any] | None:
     """The position in `request`'s token, whose items must be of `types`; None without one.
 
+    An `int` is one that PostgreSQL has too; a `UUID` is in the token as text.
     Raises InvalidPageToken where it was made up, or made for another request.
     """
     token: str = getattr(request, field)
@@ -43,13 +47,23 @@ def read_token(request: Message, *types: type, field: str = "page_token") -> lis
         fingerprint: str
         position: list[Any]
         fingerprint, *position = found
+        position = [_item(kind, item) for kind, item in zip(types, position, strict=True)]
     except (binascii.Error, ValueError, TypeError) as error:
         raise InvalidPageToken.of(field, made_up) from error
-    if len(position) != len(types) or not all(map(isinstance, position, types)):
-        raise InvalidPageToken.of(field, made_up)
     if fingerprint != _fingerprint(request):
         raise InvalidPageToken.of(field, "was made for another request")
     return position
+
+
+def _item(kind: type, item: Any) -> Any:
+    """`item`, which anybody may have made up. Raises ValueError where it is no `kind`."""
+    if kind is UUID and isinstance(item, str):
+        return UUID(item)
+    if kind is int and not (type(item) is int and -MAX_INTEGER <= item < MAX_INTEGER):
+        raise ValueError("no integer")
+    if not isinstance(item, kind):
+        raise TypeError(f"no {kind.__name__}")
+    return item
 
 
 def _fingerprint(request: Message) -> str:

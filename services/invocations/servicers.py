@@ -88,12 +88,11 @@ class InvocationServicer:
         self, request: ListInvocationsRequest, call: Call
     ) -> ListInvocationsResponse:
         """Records, newest first."""
-        position = read_token(request, str)
-        before = None if position is None else UUID(position[0])
+        position = read_token(request, UUID)
         size = page_size(request.page_size)
         page = await self._records.list_page(
             limit=size + 1,
-            before=before,
+            before=position[0] if position else None,
             function_id=await self._acceptance.function_id(request.function_id, call),
             status=_status_filter(request),
             created_after=_moment(request, "created_after"),
@@ -264,5 +263,8 @@ def _status_filter(request: ListInvocationsRequest) -> str | None:
 def _moment(request: ListInvocationsRequest, field: str) -> datetime | None:
     if not request.HasField(field):  # type: ignore[arg-type]
         return None
-    moment: datetime = getattr(request, field).ToDatetime(tzinfo=UTC)
+    try:
+        moment: datetime = getattr(request, field).ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise InvalidField.of(field, "must be a moment of the years 1 to 9999") from error
     return moment
