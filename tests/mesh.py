@@ -32,6 +32,8 @@ from faas.v1.invocation_service_pb2_grpc import InvocationServiceStub
 from faas.v1.worker_service_pb2_grpc import WorkerServiceStub
 from services.channels import connect
 
+# Longer than any part takes to drain.
+STOP_S = 60
 QUEUE = "faas:queue:faas_executions"
 Found = TypeVar("Found")
 
@@ -73,13 +75,19 @@ class Mesh:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
+        stuck = []
         for name in sorted(self.processes, reverse=True):  # workers first
             self.signal(name, signal.SIGCONT)
             self.signal(name, signal.SIGTERM)
-            self.processes[name].wait(40)
+            try:
+                self.processes[name].wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                stuck.append(f"{name} did not end:\n{self.log(name)}")
+                await self.kill(name)
         for channel in self.channels.values():
             await channel.close()
         await self.redis.aclose()
+        assert not stuck, "\n\n".join(stuck)
 
     async def start(self, *names: str, **settings: object) -> None:
         """Start parts, with settings such as `lease_s=2` beside the needed ones."""

@@ -7,12 +7,14 @@ leaves behind exactly what it had.
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+
+from services import ids
 
 QUEUE = "faas:queue:faas_executions"
 DEAD = f"{QUEUE}:dead"
@@ -20,6 +22,8 @@ DEAD = f"{QUEUE}:dead"
 POP_S = 2
 LOOK_AGAIN_S = 60.0
 TROUBLE_S = 0.5
+# Beyond the proto's int32.
+MAX_VERSION = 2**31
 
 log = structlog.get_logger()
 
@@ -47,16 +51,22 @@ def read_offer(message: bytes) -> Offer:
         raise BadMessage("it is not JSON") from error
     if not isinstance(fields, dict):
         raise BadMessage("it is not a JSON object")
-    wanted = {"invocation_id": str, "function_id": str, "function_version": int}
-    for name, kind in wanted.items():
-        if not isinstance(fields.get(name), kind):
-            raise BadMessage(f"{name} is missing or not a {kind.__name__}")
+    version = fields.get("function_version")
+    if type(version) is not int or not 1 <= version < MAX_VERSION:
+        raise BadMessage("function_version is missing or no version")
     return Offer(
-        invocation_id=fields["invocation_id"],
-        function_id=fields["function_id"],
-        function_version=fields["function_version"],
+        invocation_id=_id(fields, "invocation_id", ids.INVOCATION),
+        function_id=_id(fields, "function_id", ids.FUNCTION),
+        function_version=version,
         message=message,
     )
+
+
+def _id(fields: Mapping[str, object], name: str, prefix: str) -> str:
+    text = fields.get(name)
+    if not isinstance(text, str) or ids.parse(prefix, text) is None:
+        raise BadMessage(f"{name} is missing or not '{prefix}' and a UUID")
+    return text
 
 
 class Intake:
