@@ -111,15 +111,16 @@ def _runtime(settings: Settings, worker_id: str, boot_id: str) -> Runtime:
         kill_bytes=settings.max_output_bytes,
     )
     if settings.runtime == "docker":
-        from services.worker.docker_runtime import DockerRuntime  # type: ignore[import-untyped]
+        from services.worker.docker_runtime import DockerRuntime
 
-        return DockerRuntime(  # type: ignore[no-any-return]
+        return DockerRuntime(
             work_dir=settings.work_dir,
             stack=settings.stack,
             worker_id=worker_id,
             boot_id=boot_id,
             limits=limits,
             network=settings.network,
+            engine_socket=settings.docker_socket,
         )
     from services.worker.process_runtime import ProcessRuntime
 

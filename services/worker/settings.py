@@ -39,6 +39,11 @@ class Settings(ServerSettings):
         "default",
         description="The deployment it belongs to, as containers and directories are labelled.",
     )
+    docker_socket: Path = Field(
+        Path("/var/run/docker.sock"),
+        description="The Docker engine's socket. Whoever reaches it is root on the host:"
+        " the worker alone should.",
+    )
     network: Literal["bridge", "none"] = Field(
         "bridge", description="Network of the containers that functions run in."
     )
