@@ -28,7 +28,8 @@ class Settings(ServerSettings):
     concurrency: int = Field(4, ge=1, description="Invocations that it runs at once.")
     state_dir: Path = Field(
         Path("/var/lib/faas/worker"),
-        description="Where it keeps its id and the code of the versions it has run.",
+        description="Where it keeps its id, the code of the versions it has run, and verdicts"
+        " until they are recorded. For one worker alone.",
     )
     work_dir: Path = Field(
         Path("/tmp/work"),  # noqa: S108 - named by the design; sandboxes' directories are 0700
