@@ -11,7 +11,7 @@ SETUP := $(VENV)/.setup
 LOCK := deploy/locks/dev.txt
 PORT ?= 8080
 
-.PHONY: help setup demo test lint format protos lock images bench clean
+.PHONY: help setup demo test lint format protos lock images ui bench clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -38,6 +38,7 @@ lint: setup ## Style, types and protos.
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@cd proto && ../$(BIN)/buf lint && ../$(BIN)/buf format --diff --exit-code
+	@if [ -d services/gateway/ui/node_modules ]; then $(BIN)/python services/gateway/ui/build.py --lint; fi
 
 format: setup ## Put the code in the house's form.
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
@@ -52,6 +53,9 @@ lock: setup ## Resolve pyproject.toml anew into hashed requirements.
 
 images: setup ## Build the runtime images: from a registry's slim bases, or else from Debian packages.
 	@$(BIN)/python runtimes/build.py
+
+ui: setup ## Build the web UI, whose files are checked in.
+	@$(BIN)/python services/gateway/ui/build.py
 
 bench: setup ## Measure the whole path; see docs/performance.md.
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)

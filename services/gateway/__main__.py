@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import uvloop
 
 from services.background import running
-from services.gateway import assets
+from services.gateway import assets, static_files
 from services.gateway.addresses import Address
 from services.gateway.health import Health
 from services.gateway.probes import probes
@@ -31,8 +31,8 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
     )
     async with probes(settings) as asked:
         health = Health(asked, timeout_s=settings.health_timeout_s)
-        page = application(health, assets.OPENAPI.read_bytes())
-        runner = await serve(page, Address.parse(settings.http_address))
+        http = application(health, assets.OPENAPI.read_bytes(), static_files.load(assets.STATIC))
+        runner = await serve(http, Address.parse(settings.http_address))
         try:
             async with running(_publish(health, server)):
                 yield server

@@ -8,6 +8,7 @@ _CLONE = _HERE.parent.parent / "deploy" / "envoy"
 
 DESCRIPTORS = _HERE / "descriptors.binpb"
 OPENAPI = _HERE / "openapi.json"
+STATIC = _HERE / "static"
 
 
 def envoy_directory() -> Path:

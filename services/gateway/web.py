@@ -1,6 +1,7 @@
-"""The gateway's plain HTTP: `/health`, outside the transcoder so that it can say 503."""
+"""The gateway's plain HTTP: the web UI, and `/health`, outside the transcoder to say 503."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -9,12 +10,13 @@ from aiohttp import web
 from services.gateway.addresses import Address
 from services.gateway.health import Health
 from services.gateway.replies import OTHER, UNKNOWN_PATH
+from services.gateway.static_files import StaticFile
 
 log = structlog.get_logger()
 
 
-def application(health: Health, openapi: bytes) -> web.Application:
-    """Answers `GET /health` and `GET /openapi.json`, everything else as JSON errors."""
+def application(health: Health, openapi: bytes, files: Mapping[str, StaticFile]) -> web.Application:
+    """Answers `/health`, `/openapi.json` and the UI's files, else with JSON errors."""
 
     async def get_health(_request: web.Request) -> web.Response:
         report = await health.report()
@@ -29,9 +31,17 @@ def application(health: Health, openapi: bytes) -> web.Application:
             headers={"Cache-Control": "no-cache"},
         )
 
+    async def get_file(request: web.Request) -> web.Response:
+        file = files.get(request.path)
+        if file is None:
+            raise web.HTTPNotFound
+        return file.answer(request)
+
     application = web.Application(middlewares=[_json_errors])
     application.router.add_get("/health", get_health)
     application.router.add_get("/openapi.json", get_openapi)
+    application.router.add_get("/", get_file)
+    application.router.add_get("/ui/{name:.*}", get_file)
     return application
 
 
