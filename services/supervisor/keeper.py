@@ -65,6 +65,7 @@ class Keeper:
         self._tell = tell
         self._kept: dict[str, _Kept] = {}
         self._hurry = asyncio.Event()
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
     def statuses(self) -> list[PartStatus]:
@@ -84,6 +85,7 @@ class Keeper:
         for part in parts:
             kept = self._kept[part.name]
             kept.task = asyncio.create_task(self._run(kept), name=f"keep {part.name}")
+            kept.task.add_done_callback(self._look)
 
     def all_serve(self) -> bool:
         """Whether every part has served."""
@@ -109,6 +111,10 @@ class Keeper:
                 assert kept.task is not None
                 tasks.append(kept.task)
             await asyncio.wait(tasks)
+
+    async def broken(self) -> None:
+        """Wait until a part is kept no longer, by a mistake of ours; raises what it was."""
+        await self._broken
 
     def hurry(self) -> None:
         """Let nothing that is being ended finish what it does."""
@@ -185,6 +191,10 @@ class Keeper:
             await asyncio.sleep(_PROBE_INTERVAL_S)
         kept.serving.set()
         self._set(kept, PartState.SERVING)
+
+    def _look(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) and not self._broken.done():
+            self._broken.set_exception(error)
 
     def _ended(self, kept: _Kept, process: asyncio.subprocess.Process) -> None:
         # Its number is its group's: what it left in it goes with it.

@@ -6,7 +6,6 @@ import errno
 import http.client
 import ipaddress
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -26,7 +25,7 @@ from services.supervisor.parts import Part
 from services.supervisor.request import Request
 from services.supervisor.screen import Screen
 from services.supervisor.state import StackStatus, take_lock, unlocked
-from services.supervisor.watchdog import Ward, Watchdog, end, remove_containers
+from services.supervisor.watchdog import Ward, Watchdog, end
 
 START_TIMEOUT_S = 180.0
 # A part that has died so often before it ever served will not serve.
@@ -50,11 +49,12 @@ async def up(request: Request, screen: Screen) -> None:
     try:
         stopping = _Stopping(screen)
         _end_leftovers(layout)
-        port = _free_port(host, request.port)
-        runtime = await stopping.before(choose_runtime(request.runtime, screen))
-        if runtime is not None:
-            options = Options(host, port, runtime, request.workers, layout.stack())
-            await _Stack(layout, options, screen, lock).run(stopping)
+        with _reserve(host, request.port) as reservation:
+            port = reservation.getsockname()[1]
+            runtime = await stopping.before(choose_runtime(request.runtime, screen))
+            if runtime is not None:
+                options = Options(host, port, runtime, request.workers, layout.stack())
+                await _Stack(layout, options, screen, lock).run(stopping)
     finally:
         os.close(run_dir)
         os.close(lock)
@@ -99,7 +99,12 @@ class _Stack:
         self._options = options
         self._screen = screen
         self._mesh = Mesh(layout, options)
-        self._watchdog = Watchdog(options.stack, containers=options.runtime == "docker", lock=lock)
+        self._watchdog = Watchdog(
+            options.stack,
+            containers=options.runtime == "docker",
+            run_dir=layout.run_dir,
+            lock=lock,
+        )
         self._keeper = Keeper(layout, self._watchdog, changed=self._write_state, tell=screen.say)
         self._status = StackStatus(
             pid=os.getpid(),
@@ -120,7 +125,7 @@ class _Stack:
         tending = asyncio.create_task(self._tend(), name="tend")
         try:
             await stopping.before(self._start())
-            await stopping.asked.wait()
+            await stopping.before(self._keeper.broken())
         finally:
             tending.cancel()
             await self._stop(stopping)
@@ -132,16 +137,11 @@ class _Stack:
                 with screen.step("Preparing PostgreSQL and Valkey"):
                     await asyncio.to_thread(mesh.postgres.prepare)
                     mesh.valkey.prepare()
-                rendering = asyncio.create_task(self._render(), name="render")
                 with screen.step("Starting PostgreSQL and Valkey"):
                     await self._serve(mesh.stores())
                 with screen.step("Bringing the database up to date"):
                     await asyncio.to_thread(mesh.postgres.create_database)
-                    await _run_module(
-                        "services.migrations",
-                        environment("migrations", {"database_url": mesh.postgres.url}),
-                    )
-                await rendering
+                    await asyncio.gather(self._migrate(), self._render())
                 with screen.step("Starting the services, Envoy and the workers"):
                     await self._serve(mesh.services())
                     await self._healthy()
@@ -159,6 +159,11 @@ class _Stack:
                 log = self._layout.log(name)
                 raise Failed(f"{name} does not start. The end of {log}:\n{tail(log)}")
             await asyncio.sleep(_POLL_S)
+
+    async def _migrate(self) -> None:
+        """Bring the database to this version's schema. Raises Failed."""
+        settings = environment("migrations", {"database_url": self._mesh.postgres.url})
+        await _run_module("services.migrations", settings)
 
     async def _render(self) -> None:
         """Write Envoy's configuration. Raises Failed."""
@@ -186,11 +191,8 @@ class _Stack:
         with self._screen.step("Ending all parts"):
             await self._keeper.stop()
         hurrying.cancel()
-        if self._options.runtime == "docker":
-            await asyncio.to_thread(remove_containers, self._options.stack)
-        self._watchdog.close()
         self._layout.state.unlink(missing_ok=True)
-        shutil.rmtree(self._layout.run_dir, ignore_errors=True)
+        await asyncio.to_thread(self._watchdog.close)
 
     def _write_state(self) -> None:
         self._status.parts = self._keeper.statuses
@@ -206,9 +208,9 @@ class _Stack:
 
 
 _TRY = """Try it:
-  curl {url}/functions -H 'Content-Type: application/json' -d '{{"name": "hello", \
+  curl {url}/functions -H 'Content-Type: application/json' -d '{{"name": "hello",
     "runtime": "python", "code": "def handler(payload, context): return [\\"hello\\", payload]"}}'
-  curl {url}/invoke -H 'Content-Type: application/json' \
+  curl {url}/invoke -H 'Content-Type: application/json' \\
     -d '{{"function_id": "hello", "payload": "world", "wait": "10s"}}'"""
 
 
@@ -227,25 +229,34 @@ def _checked_host(host: str, *, insecure: bool) -> str:
     return host
 
 
-def _free_port(host: str, port: int) -> int:
-    """`port`, which nobody listens at, or for 0 any such port. Raises Refused."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        # As servers do: what lingers of connections that have ended is no hindrance.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+def _reserve(host: str, port: int) -> socket.socket:
+    """A socket bound to `port`, or for 0 to any free one: kept from all but our own Envoy.
+
+    Raises Refused.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            # As servers do: what lingers of connections that have ended is no hindrance.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
             # Only listening tells for sure where addresses may be shared.
             probe.listen()
-        except PermissionError as error:
-            raise Refused(f"Port {port} of {host} is not open to you: choose --port.") from error
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise Refused(f"--host {host}: {error.strerror}.") from error
-            raise Refused(
-                f"Port {port} of {host} is taken: choose another with --port, or --port 0."
-            ) from error
-        found: int = probe.getsockname()[1]
-        return found
+            found: int = probe.getsockname()[1]
+        # Envoy shares its port among its threads, so two Envoys would share one as well.
+        # Bound and silent, this lets our Envoy in, and nobody else's probe.
+        reservation = socket.socket(family)
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reservation.bind((host, found))
+        return reservation
+    except PermissionError as error:
+        raise Refused(f"Port {port} of {host} is not open to you: choose --port.") from error
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise Refused(f"--host {host}: {error.strerror}.") from error
+        raise Refused(
+            f"Port {port} of {host} is taken: choose another with --port, or --port 0."
+        ) from error
 
 
 async def _locked(layout: Layout, screen: Screen) -> int:

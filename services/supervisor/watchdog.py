@@ -1,4 +1,4 @@
-"""Ends what a killed supervisor leaves: `python -m services.supervisor.watchdog STACK`.
+"""Ends what a killed supervisor leaves: `python -m services.supervisor.watchdog STACK RUN_DIR`.
 
 Its stdin is a pipe that only the supervisor writes to: a line for each child that
 begins or has ended. When the pipe ends, the supervisor has, and everything that is
@@ -6,6 +6,7 @@ still on the list must be gone within five seconds.
 """
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from services.supervisor import processes
@@ -45,9 +47,10 @@ class Ward:
 class Watchdog:
     """The supervisor's side: starts the watchdog, and tells it of children."""
 
-    def __init__(self, stack: str, *, containers: bool, lock: int) -> None:
+    def __init__(self, stack: str, *, containers: bool, run_dir: Path, lock: int) -> None:
         """Watch over `stack`, and its `containers` if it has any; hold `lock` with it."""
-        self._command = [sys.executable, "-P", "-m", "services.supervisor.watchdog", stack]
+        module = ("-P", "-m", "services.supervisor.watchdog")
+        self._command = [sys.executable, *module, stack, str(run_dir)]
         if containers:
             self._command.append("--containers")
         self._lock = lock
@@ -82,7 +85,7 @@ class Watchdog:
         self._tell({"gone": pid})
 
     def close(self) -> None:
-        """Let it end."""
+        """Let it end: it removes containers and the run directory, and lets go of the lock."""
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
             self._process.wait()
@@ -149,7 +152,9 @@ def main() -> None:
         else:
             ward = Ward(**message)
             wards[ward.pid] = ward
-    end(wards.values(), sys.argv[1], containers="--containers" in sys.argv)
+    stack, run_dir, *options = sys.argv[1:]
+    end(wards.values(), stack, containers="--containers" in options)
+    shutil.rmtree(run_dir, ignore_errors=True)
 
 
 if __name__ == "__main__":

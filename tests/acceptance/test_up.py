@@ -5,7 +5,7 @@ import signal
 import psutil
 import pytest
 
-from services.supervisor.state import PartState
+from services.supervisor.state import PartState, is_locked
 from tests.acceptance.stack import Stack, running
 from tests.conftest import wait_until
 
@@ -34,8 +34,7 @@ def test_every_part_serves(stack: Stack) -> None:
 
 @pytest.mark.parametrize("name", sorted(PARTS | {"worker-1"}))
 def test_a_killed_part_is_started_again(stack: Stack, name: str) -> None:
-    if name == sorted(PARTS | {"worker-1"})[0]:
-        stack.create("survivor", GREET)
+    stack.create(f"survivor-of-{name}", GREET)
     before = stack.part(name)
     psutil.Process(before.pid).kill()
 
@@ -45,7 +44,7 @@ def test_a_killed_part_is_started_again(stack: Stack, name: str) -> None:
 
     wait_until(back, f"{name} serves again", 60)
     wait_until(stack.is_healthy, "the whole serves again", 60)
-    assert stack.invoke("survivor", name)["result"] == f"hello {name}"
+    assert stack.invoke(f"survivor-of-{name}", name)["result"] == f"hello {name}"
 
 
 def test_killed_it_leaves_nothing_and_loses_nothing(directory) -> None:
@@ -55,10 +54,7 @@ def test_killed_it_leaves_nothing_and_loses_nothing(directory) -> None:
         everything = stack.processes()
         assert len(everything) > len(PARTS)
         stack.process.kill()
-        psutil.wait_procs(everything, timeout=5)
-        # Whoever adopts them may be slow to reap them.
-        left = [p for p in everything if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-        assert left == []
+        gone(everything)
     with running(directory / "data") as stack:
         with stack.client() as client:
             assert client.get(f"/invocations/{record['id']}").json() == record
@@ -75,3 +71,54 @@ def test_sigterm_ends_it_in_order(directory) -> None:
         assert [p for p in everything[1:] if p.is_running()] == []
         assert not run_dir.exists()
         assert "database system is shut down" in stack.log("postgres")
+
+
+def test_two_stacks_stand_side_by_side(stack: Stack, directory) -> None:
+    with running(directory / "other", "--workers", "1") as other:
+        assert other.url != stack.url
+        other.create("only-here", GREET)
+        assert other.invoke("only-here", "you")["result"] == "hello you"
+        with stack.client() as client:
+            assert client.get("/functions/only-here").status_code == 404
+    assert stack.is_healthy()
+
+
+def test_a_killed_watchdog_is_started_again(directory) -> None:
+    with running(directory / "data", "--workers", "1") as stack:
+        first = watchdog(stack)
+        first.kill()
+        wait_until(lambda: watchdog(stack) not in (None, first), "another watchdog", 30)
+        everything = stack.processes()
+        stack.process.kill()
+        gone(everything)
+        wait_until(lambda: not is_locked(stack.layout), "the data directory is free", 10)
+        assert not stack.layout.run_dir.exists()
+
+
+def test_killed_with_its_watchdog_it_leaves_what_the_next_start_ends(directory) -> None:
+    with running(directory / "data", "--workers", "1") as stack:
+        everything = stack.processes()
+        watchdog(stack).kill()
+        stack.process.kill()
+        stack.process.wait(10)
+        # The kernel has asked each of them to end; whether it had to is not looked at.
+    with running(directory / "data", "--workers", "1") as stack:
+        gone(everything)
+        assert stack.is_healthy()
+
+
+def watchdog(stack: Stack) -> psutil.Process | None:
+    """The watchdog's process."""
+    for process in psutil.Process(stack.process.pid).children():
+        # A dead one that is not reaped yet has no command line.
+        if "services.supervisor.watchdog" in process.cmdline():
+            return process
+    return None
+
+
+def gone(processes: list[psutil.Process]) -> None:
+    """All of these are gone within five seconds."""
+    psutil.wait_procs(processes, timeout=5)
+    # Whoever adopts them may be slow to reap them.
+    left = [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    assert left == []
