@@ -73,7 +73,7 @@ def run(load: Load, clients: int, *, seconds: float = 0, count: int = 0) -> Meas
         command = ["h2load", "-t1", f"-c{clients}", "-m1", f"-d{body}", f"--log-file={log}"]
         command += [f"-H{name}: {value}" for name, value in load.headers.items()]
         command += ["--h1"] if load.http1 else []
-        command += [f"-n{count}"] if count else [f"-D{seconds}", "--warm-up-time=0"]
+        command += [f"-n{count}"] if count else [f"-D{round(seconds * 1000)}ms"]
         ran = subprocess.run(
             [*command, load.url], capture_output=True, text=True, timeout=seconds + 300, check=False
         )
