@@ -52,6 +52,11 @@ class FunctionRegistryServiceStub:
                 request_serializer=faas_dot_v1_dot_function__registry__service__pb2.FetchCodeRequest.SerializeToString,
                 response_deserializer=faas_dot_v1_dot_function__registry__service__pb2.CodeChunk.FromString,
                 _registered_method=True)
+        self.WatchChanges = channel.stream_stream(
+                '/faas.v1.FunctionRegistryService/WatchChanges',
+                request_serializer=faas_dot_v1_dot_function__registry__service__pb2.WatchChangesRequest.SerializeToString,
+                response_deserializer=faas_dot_v1_dot_function__registry__service__pb2.WatchChangesResponse.FromString,
+                _registered_method=True)
         self.ListConcurrencyLimits = channel.unary_unary(
                 '/faas.v1.FunctionRegistryService/ListConcurrencyLimits',
                 request_serializer=faas_dot_v1_dot_function__registry__service__pb2.ListConcurrencyLimitsRequest.SerializeToString,
@@ -88,6 +93,16 @@ class FunctionRegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchChanges(self, request_iterator, context):
+        """Changes of functions, for whoever keeps what ResolveFunction answered. The
+        first response is number 0, without a function: from then on no change is
+        missed. Each is to be acted on and acknowledged: the call that makes a
+        change answers when all who watch have done so, or after a second.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListConcurrencyLimits(self, request, context):
         """The `max_concurrency` of all functions that have one.
         """
@@ -112,6 +127,11 @@ def add_FunctionRegistryServiceServicer_to_server(servicer, server):
                     servicer.FetchCode,
                     request_deserializer=faas_dot_v1_dot_function__registry__service__pb2.FetchCodeRequest.FromString,
                     response_serializer=faas_dot_v1_dot_function__registry__service__pb2.CodeChunk.SerializeToString,
+            ),
+            'WatchChanges': grpc.stream_stream_rpc_method_handler(
+                    servicer.WatchChanges,
+                    request_deserializer=faas_dot_v1_dot_function__registry__service__pb2.WatchChangesRequest.FromString,
+                    response_serializer=faas_dot_v1_dot_function__registry__service__pb2.WatchChangesResponse.SerializeToString,
             ),
             'ListConcurrencyLimits': grpc.unary_unary_rpc_method_handler(
                     servicer.ListConcurrencyLimits,
@@ -202,6 +222,33 @@ class FunctionRegistryService:
             '/faas.v1.FunctionRegistryService/FetchCode',
             faas_dot_v1_dot_function__registry__service__pb2.FetchCodeRequest.SerializeToString,
             faas_dot_v1_dot_function__registry__service__pb2.CodeChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchChanges(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/faas.v1.FunctionRegistryService/WatchChanges',
+            faas_dot_v1_dot_function__registry__service__pb2.WatchChangesRequest.SerializeToString,
+            faas_dot_v1_dot_function__registry__service__pb2.WatchChangesResponse.FromString,
             options,
             channel_credentials,
             insecure,

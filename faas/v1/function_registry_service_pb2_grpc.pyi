@@ -50,6 +50,12 @@ class FunctionRegistryServiceStub:
     """The code of one version, of a deleted function too, in chunks.
     Errors: VERSION_NOT_FOUND.
     """
+    WatchChanges: _grpc.StreamStreamMultiCallable[_function_registry_service_pb2.WatchChangesRequest, _function_registry_service_pb2.WatchChangesResponse]
+    """Changes of functions, for whoever keeps what ResolveFunction answered. The
+    first response is number 0, without a function: from then on no change is
+    missed. Each is to be acted on and acknowledged: the call that makes a
+    change answers when all who watch have done so, or after a second.
+    """
     ListConcurrencyLimits: _grpc.UnaryUnaryMultiCallable[_function_registry_service_pb2.ListConcurrencyLimitsRequest, _function_registry_service_pb2.ListConcurrencyLimitsResponse]
     """The `max_concurrency` of all functions that have one."""
 
@@ -71,6 +77,12 @@ class FunctionRegistryServiceAsyncStub(FunctionRegistryServiceStub):
     FetchCode: _aio.UnaryStreamMultiCallable[_function_registry_service_pb2.FetchCodeRequest, _function_registry_service_pb2.CodeChunk]  # type: ignore[assignment]
     """The code of one version, of a deleted function too, in chunks.
     Errors: VERSION_NOT_FOUND.
+    """
+    WatchChanges: _aio.StreamStreamMultiCallable[_function_registry_service_pb2.WatchChangesRequest, _function_registry_service_pb2.WatchChangesResponse]  # type: ignore[assignment]
+    """Changes of functions, for whoever keeps what ResolveFunction answered. The
+    first response is number 0, without a function: from then on no change is
+    missed. Each is to be acted on and acknowledged: the call that makes a
+    change answers when all who watch have done so, or after a second.
     """
     ListConcurrencyLimits: _aio.UnaryUnaryMultiCallable[_function_registry_service_pb2.ListConcurrencyLimitsRequest, _function_registry_service_pb2.ListConcurrencyLimitsResponse]  # type: ignore[assignment]
     """The `max_concurrency` of all functions that have one."""
@@ -108,6 +120,18 @@ class FunctionRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_function_registry_service_pb2.CodeChunk], _abc.AsyncIterator[_function_registry_service_pb2.CodeChunk]]:
         """The code of one version, of a deleted function too, in chunks.
         Errors: VERSION_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchChanges(
+        self,
+        request_iterator: _MaybeAsyncIterator[_function_registry_service_pb2.WatchChangesRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_function_registry_service_pb2.WatchChangesResponse], _abc.AsyncIterator[_function_registry_service_pb2.WatchChangesResponse]]:
+        """Changes of functions, for whoever keeps what ResolveFunction answered. The
+        first response is number 0, without a function: from then on no change is
+        missed. Each is to be acted on and acknowledged: the call that makes a
+        change answers when all who watch have done so, or after a second.
         """
 
     @_abc_1.abstractmethod

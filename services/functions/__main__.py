@@ -9,6 +9,7 @@ from faas.v1 import function_registry_service_pb2, function_service_pb2
 from services.archive import Limits
 from services.background import running
 from services.functions.catalog import Catalog
+from services.functions.changes import Changes
 from services.functions.database import UNAVAILABLE, Database
 from services.functions.edits import Edits
 from services.functions.servicers import FunctionServicer, RegistryServicer
@@ -32,11 +33,12 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         secret=settings.s3_secret_access_key,
     )
     limits = Limits(unpacked_bytes=settings.max_unpacked_bytes)
-    catalog = Catalog(database)
+    catalog, changes = Catalog(database), Changes(settings.database_url)
     edits = Edits(
         database=database,
         storage=storage,
         catalog=catalog,
+        changes=changes,
         runtimes=settings.runtimes,
         limits=limits,
     )
@@ -57,6 +59,7 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         settings.listen_address,
         drain_timeout_s=settings.drain_timeout_s,
         unavailable=(*UNAVAILABLE, StorageUnavailable),
+        on_drain=[changes.close],
     )
     server.add(
         function_service_pb2.DESCRIPTOR.services_by_name["FunctionService"],
@@ -64,10 +67,10 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
     )
     server.add(
         function_registry_service_pb2.DESCRIPTOR.services_by_name["FunctionRegistryService"],
-        RegistryServicer(catalog=catalog, storage=storage),
+        RegistryServicer(catalog=catalog, storage=storage, changes=changes),
     )
     try:
-        async with running(sweeper.run()):
+        async with running(sweeper.run(), changes.run()):
             yield server
     finally:
         await database.close()

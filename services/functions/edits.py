@@ -19,6 +19,7 @@ from services.archive import Limits
 from services.errors import EtagMismatch, FunctionExists, UnknownRuntime
 from services.functions import keys, uploads
 from services.functions.catalog import NAMESPACE, Catalog, Found, meant, not_found
+from services.functions.changes import Changes
 from services.functions.database import Database
 from services.functions.messages import format_name, format_of, show_etag
 from services.functions.requests import Values
@@ -58,6 +59,7 @@ class Edits:
     database: Database
     storage: CodeStorage
     catalog: Catalog
+    changes: Changes
     runtimes: Collection[str]
     limits: Limits
 
@@ -105,6 +107,7 @@ class Edits:
                 return found
             changed = await self._change(function, version, wanted, code)
             if changed is not None:
+                await self.changes.announce(function.id)
                 return changed
         raise EtagMismatch("The function was changed by others at the same time: try again.")
 
@@ -119,9 +122,11 @@ class Edits:
             statement = statement.where(FunctionRow.etag == function.etag)
         async with self.database.transaction() as session:
             statement = statement.values(deleted_at=datetime.now(UTC), etag=new_uuid())
-            deleted = await session.execute(statement.returning(FunctionRow.id))
-            if deleted.one_or_none() is None:
+            returned = await session.execute(statement.returning(FunctionRow.id))
+            deleted = returned.scalar_one_or_none()
+            if deleted is None:
                 raise EtagMismatch if etag else not_found(reference)
+        await self.changes.announce(deleted)
 
     def _check_runtime(self, runtime: str) -> None:
         if runtime not in self.runtimes:

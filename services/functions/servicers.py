@@ -1,5 +1,6 @@
 """The RPCs of FunctionService and FunctionRegistryService."""
 
+import asyncio
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime
@@ -17,6 +18,8 @@ from faas.v1.function_registry_service_pb2 import (
     ListConcurrencyLimitsResponse,
     ResolveFunctionRequest,
     ResolveFunctionResponse,
+    WatchChangesRequest,
+    WatchChangesResponse,
 )
 from faas.v1.function_service_pb2 import (
     CreateFunctionRequest,
@@ -35,6 +38,7 @@ from services import ids
 from services.errors import InvalidPageToken
 from services.functions import keys
 from services.functions.catalog import Catalog, Order, Position
+from services.functions.changes import Changes, Watcher
 from services.functions.edits import Edits
 from services.functions.filters import parse_filter, parse_order
 from services.functions.messages import (
@@ -159,10 +163,11 @@ class FunctionServicer:
 class RegistryServicer:
     """faas.v1.FunctionRegistryService."""
 
-    def __init__(self, *, catalog: Catalog, storage: CodeStorage) -> None:
+    def __init__(self, *, catalog: Catalog, storage: CodeStorage, changes: Changes) -> None:
         """Serve by these."""
         self._catalog = catalog
         self._storage = storage
+        self._changes = changes
 
     async def ResolveFunction(
         self, request: ResolveFunctionRequest, _call: Call
@@ -188,6 +193,27 @@ class RegistryServicer:
         version = await self._catalog.find_kept_version(request.function_id, request.version)
         async for chunk in _stored(self._storage, version):
             yield CodeChunk(data=chunk)
+
+    async def WatchChanges(
+        self, requests: AsyncIterable[WatchChangesRequest], _call: Call
+    ) -> AsyncIterator[WatchChangesResponse]:
+        """Changes of functions, until the watcher goes."""
+        async with self._changes.watching() as watcher:
+            reading = asyncio.create_task(self._acknowledged(requests, watcher), name="acks")
+            try:
+                yield WatchChangesResponse()
+                while (change := await watcher.changes.get()) is not None:
+                    number, function_id = change
+                    shown = ids.show(ids.FUNCTION, function_id)
+                    yield WatchChangesResponse(number=number, function_id=shown)
+            finally:
+                reading.cancel()
+
+    async def _acknowledged(
+        self, requests: AsyncIterable[WatchChangesRequest], watcher: Watcher
+    ) -> None:
+        async for request in requests:
+            await self._changes.acknowledge(watcher, request.acknowledged)
 
     async def ListConcurrencyLimits(
         self, _request: ListConcurrencyLimitsRequest, _call: Call

@@ -15,6 +15,7 @@ from services.invocations.acceptance import Acceptance
 from services.invocations.changes import Changes
 from services.invocations.database import UNAVAILABLE, Database
 from services.invocations.feeder import Feeder, Recovery
+from services.invocations.functions import Functions
 from services.invocations.lanes import Lanes
 from services.invocations.leases import Leases
 from services.invocations.limits import Limits
@@ -53,7 +54,7 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
     lanes = Lanes(database)
     feeder = Feeder(book, queue, lanes, queue_limit=settings.queue_limit)
     registry = FunctionRegistryServiceStub(channel)
-    limits = Limits(lanes, feeder, registry)
+    functions, limits = Functions(registry), Limits(lanes, feeder, registry)
     sweeper = Sweeper(database, records, lanes, waiters, interval_s=settings.sweep_interval_s)
     recovery = Recovery(
         book,
@@ -77,7 +78,7 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         feeder=feeder,
     )
     invocations = InvocationServicer(
-        acceptance=Acceptance(records, queue, feeder, limits, registry),
+        acceptance=Acceptance(records, queue, feeder, limits, functions),
         records=records,
         logs=logs,
         workers=workers,
@@ -100,6 +101,7 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
     await database.open()
     loops = (
         Partitions(database),
+        functions,
         waiters,
         changes,
         watches,

@@ -2,29 +2,24 @@
 
 import hashlib
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import structlog
 from redis.exceptions import RedisError
 
-from faas.v1.function_registry_service_pb2 import ResolveFunctionRequest, ResolveFunctionResponse
+from faas.v1.function_registry_service_pb2 import ResolveFunctionResponse
 from faas.v1.invocation_service_pb2 import InvokeRequest
 from services import ids
-from services.channels import mesh_errors
 from services.errors import InvalidField, MeshError
 from services.invocations.feeder import Feeder
+from services.invocations.functions import Functions
 from services.invocations.limits import Limits
 from services.invocations.queue import Queue
 from services.invocations.records import DEFAULT_MAX_AGE_S, Record, Records
 from services.retries import policy_to_row
 from services.server import Call
 
-if TYPE_CHECKING:
-    from faas.v1.function_registry_service_pb2_grpc import FunctionRegistryServiceAsyncStub
-
-# FunctionService is next door: longer means that it is away.
-RESOLVE_S = 5.0
 IDEMPOTENCY_KEY = "idempotency-key"
 """The header that says the same as `request_id`."""
 MAX_REQUEST_ID = 128
@@ -43,7 +38,7 @@ class Acceptance:
         queue: Queue,
         feeder: Feeder,
         limits: Limits,
-        functions: "FunctionRegistryServiceAsyncStub",
+        functions: Functions,
     ) -> None:
         """Resolve functions by `functions`, commit to `records`, offer into `queue`."""
         self._records = records
@@ -59,7 +54,7 @@ class Acceptance:
         # Records of a deleted function are found by its id, so that is not resolved.
         uuid = ids.parse(ids.FUNCTION, name_or_id)
         if uuid is None:
-            resolved = await self._resolve(name_or_id, 0, call)
+            resolved = await self._functions.resolve(name_or_id, 0, call.request_id)
             uuid = _function_uuid(resolved)
         return uuid
 
@@ -71,7 +66,9 @@ class Acceptance:
         Where its request id was used for the same before, the record is that one's.
         Raises FunctionNotFound, VersionNotFound, RequestIdReused, DependencyUnavailable.
         """
-        resolved = await self._resolve(request.function_id, request.function_version, call)
+        resolved = await self._functions.resolve(
+            request.function_id, request.function_version, call.request_id
+        )
         request_id = request.request_id or call.metadata.get(IDEMPOTENCY_KEY, "")
         if len(request_id) > MAX_REQUEST_ID:
             raise InvalidField.of("request_id", f"must be at most {MAX_REQUEST_ID} characters")
@@ -104,14 +101,6 @@ class Acceptance:
         except (RedisError, OSError) as error:
             # Accepted is accepted: recovery offers it when Redis is back.
             log.warning("could not offer; it waits in PostgreSQL", error=str(error))
-
-    async def _resolve(self, name_or_id: str, version: int, call: Call) -> ResolveFunctionResponse:
-        request = ResolveFunctionRequest(function_id=name_or_id, version=version)
-        metadata = (("x-request-id", call.request_id),)
-        async with mesh_errors("FunctionService"):
-            return await self._functions.ResolveFunction(
-                request, timeout=RESOLVE_S, metadata=metadata
-            )
 
 
 def _function_uuid(resolved: ResolveFunctionResponse) -> UUID:
