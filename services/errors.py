@@ -7,6 +7,7 @@
     │   ├── InvalidArchive
     │   ├── UnknownRuntime
     │   └── InvalidPayload
+    ├── MalformedRequest
     ├── NotFound
     │   ├── FunctionNotFound
     │   ├── VersionNotFound
@@ -104,6 +105,13 @@ class InvalidPayload(InvalidField):
     """No function could be given this payload."""
 
     reason = reasons.INVALID_PAYLOAD
+
+
+class MalformedRequest(MeshError):
+    """The request cannot be read: text that is not UTF-8, nesting without end, or other bytes."""
+
+    code = code_pb2.INVALID_ARGUMENT
+    reason = reasons.MALFORMED_REQUEST
 
 
 class NotFound(MeshError):

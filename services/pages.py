@@ -16,8 +16,7 @@ from services.errors import InvalidPageToken
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
-# Beyond PostgreSQL's integer.
-MAX_INTEGER = 2**31
+MAX_INTEGER = 2**31 - 1
 
 
 def page_size(asked: int, default: int = DEFAULT_PAGE_SIZE, most: int = MAX_PAGE_SIZE) -> int:
@@ -32,38 +31,39 @@ def make_token(request: Message, position: list[Any]) -> str:
 
 
 def read_token(request: Message, *types: type, field: str = "page_token") -> list[Any] | None:
-    """The position in `request`'s token, whose items must be of `types`; None without one.
+    """The position in `request`'s token, whose items are of `types`; None without one.
 
-    An `int` is one that PostgreSQL has too; a `UUID` is in the token as text.
-    Raises InvalidPageToken where it was made up, or made for another request.
+    An int is one that a column has, a str one that PostgreSQL takes; a UUID is in the
+    token as text. Raises InvalidPageToken where it was made up, or made for another
+    request.
     """
     token: str = getattr(request, field)
     if not token:
         return None
-    made_up = "was not made by this call"
     try:
         padded = token + "=" * (-len(token) % 4)
         found = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
         fingerprint: str
         position: list[Any]
         fingerprint, *position = found
-        position = [_item(kind, item) for kind, item in zip(types, position, strict=True)]
-    except (binascii.Error, ValueError, TypeError) as error:
-        raise InvalidPageToken.of(field, made_up) from error
+        items = [_item(item, kind) for item, kind in zip(position, types, strict=True)]
+    except (binascii.Error, ValueError, TypeError, RecursionError) as error:
+        raise InvalidPageToken.of(field, "was not made by this call") from error
     if fingerprint != _fingerprint(request):
         raise InvalidPageToken.of(field, "was made for another request")
-    return position
+    return items
 
 
-def _item(kind: type, item: Any) -> Any:
-    """`item`, which anybody may have made up. Raises ValueError where it is no `kind`."""
-    if kind is UUID and isinstance(item, str):
+def _item(item: Any, kind: type) -> Any:
+    """One item of a position. Raises ValueError where it is no `kind`."""
+    if kind is UUID and type(item) is str:
         return UUID(item)
-    if kind is int and not (type(item) is int and -MAX_INTEGER <= item < MAX_INTEGER):
-        raise ValueError("no integer")
-    if not isinstance(item, kind):
-        raise TypeError(f"no {kind.__name__}")
-    return item
+    if kind is int and type(item) is int and abs(item) <= MAX_INTEGER:
+        return item
+    # A lone surrogate has no bytes, and raises.
+    if kind is str and type(item) is str and b"\x00" not in item.encode():
+        return item
+    raise ValueError(f"no {kind.__name__}")
 
 
 def _fingerprint(request: Message) -> str:

@@ -21,7 +21,7 @@ import protovalidate
 import structlog
 from google.protobuf import descriptor, descriptor_pool, message_factory
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -31,6 +31,7 @@ from services.errors import (
     DependencyUnavailable,
     FieldViolation,
     InvalidField,
+    MalformedRequest,
     MeshError,
     ShuttingDown,
 )
@@ -38,6 +39,9 @@ from services.ids import new_uuid
 
 ERROR_DOMAIN = "faas-mesh"
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+
+# Stands for a request whose bytes are no such message.
+_UNREADABLE = AnyMessage()
 
 log = structlog.get_logger()
 
@@ -180,7 +184,7 @@ class Server:
         }[streams_in, streams_out]
         handler: grpc.RpcMethodHandler[Any, Any] = make(
             stream if streams_out else unary,
-            request_deserializer=request_class.FromString,
+            request_deserializer=_parser(request_class),
             response_serializer=lambda message: message.SerializeToString(),
         )
         return handler
@@ -189,7 +193,7 @@ class Server:
         if self._draining:
             raise ShuttingDown
         if request is not None:
-            validate(request)
+            validate(_readable(request))
 
     def _as_mesh_error(self, error: Exception, call: Call) -> MeshError:
         if isinstance(error, MeshError):
@@ -243,8 +247,26 @@ def stop_on_signals() -> asyncio.Event:
 
 async def _validated(requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
     async for request in requests:
-        validate(request)
+        validate(_readable(request))
         yield request
+
+
+def _parser(request_class: type[Message]) -> Callable[[bytes], Message]:
+    """Reads requests. Not by raising: what is raised here, grpc answers as our failure."""
+
+    def parse(data: bytes) -> Message:
+        try:
+            return request_class.FromString(data)
+        except DecodeError:
+            return _UNREADABLE
+
+    return parse
+
+
+def _readable(request: Message) -> Message:
+    if request is _UNREADABLE:
+        raise MalformedRequest
+    return request
 
 
 def _path(field_path: Any) -> str:

@@ -8,11 +8,13 @@ import itertools
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import psycopg
 import pytest
@@ -145,6 +147,32 @@ async def new_mesh(database_url: str, redis_url: str) -> AsyncIterator[Mesh]:
     async with Mesh(directory, database_url, redis_url) as mesh:
         yield mesh
     shutil.rmtree(directory, ignore_errors=True)
+
+
+DOCKER_SOCKET = Path("/var/run/docker.sock")
+BUILD_IMAGES = Path(__file__).parent.parent / "runtimes" / "build.py"
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Path:
+    """The socket of a Docker engine that has the runtime images, as they are in the tree.
+
+    Where there is none the test is skipped, or with FAAS_TEST_REQUIRE_ALL=1 fails.
+    """
+    if not os.access(DOCKER_SOCKET, os.R_OK | os.W_OK):
+        _missing(f"no Docker engine on {DOCKER_SOCKET} that this user may use")
+    built = subprocess.run(
+        [sys.executable, BUILD_IMAGES], check=False, capture_output=True, text=True
+    )
+    if built.returncode != 0:
+        _missing(f"the runtime images cannot be built: {built.stderr}")
+    return DOCKER_SOCKET
+
+
+def _missing(what: str) -> NoReturn:
+    if os.environ.get("FAAS_TEST_REQUIRE_ALL") == "1":
+        pytest.fail(what)
+    pytest.skip(what)
 
 
 @pytest.fixture

@@ -92,8 +92,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     MALFORMED_REQUEST: _ErrorReason.ValueType  # 120
     """What the gateway refuses before any service sees it.
 
-    No HTTP request that this API has: broken JSON, a value of another type
-    than the field's, an unknown query parameter. INVALID_ARGUMENT, HTTP 400.
+    No request that this API has: broken JSON, a value of another type than the
+    field's, an unknown query parameter, a path that no name can have; or, over
+    gRPC, bytes that are no such message. INVALID_ARGUMENT, HTTP 400.
     """
     ORIGIN_NOT_ALLOWED: _ErrorReason.ValueType  # 121
     """A page of this Origin may not call the API. PERMISSION_DENIED, HTTP 403."""
@@ -185,8 +186,9 @@ INTERNAL, HTTP 500.
 MALFORMED_REQUEST: ErrorReason.ValueType  # 120
 """What the gateway refuses before any service sees it.
 
-No HTTP request that this API has: broken JSON, a value of another type
-than the field's, an unknown query parameter. INVALID_ARGUMENT, HTTP 400.
+No request that this API has: broken JSON, a value of another type than the
+field's, an unknown query parameter, a path that no name can have; or, over
+gRPC, bytes that are no such message. INVALID_ARGUMENT, HTTP 400.
 """
 ORIGIN_NOT_ALLOWED: ErrorReason.ValueType  # 121
 """A page of this Origin may not call the API. PERMISSION_DENIED, HTTP 403."""

@@ -243,7 +243,7 @@ def _position(request: ListFunctionsRequest, order: Order) -> Position | None:
     shown, shown_id = place
     uuid = ids.parse(ids.FUNCTION, shown_id)
     value = shown if order.field == "name" else _moment(shown)
-    if uuid is None or value is None or "\x00" in shown:
+    if uuid is None or value is None:
         raise InvalidPageToken.of("page_token", "was not made by this list call")
     return Position(value, uuid)
 

@@ -9,7 +9,7 @@ from google.protobuf import descriptor_pb2
 from services.gateway import assets
 from services.gateway.addresses import Address
 from services.gateway.public import PUBLIC_SERVICES
-from services.gateway.replies import OTHER, UPSTREAM_FAILURES, replies
+from services.gateway.replies import OTHER, REFUSALS, UPSTREAM_FAILURES, replies
 from services.gateway.settings import EnvoySettings
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -66,6 +66,7 @@ def render(settings: EnvoySettings) -> str:
         ),
         other_reply=OTHER,
         upstream_failures=UPSTREAM_FAILURES,
+        refusals=REFUSALS,
     )
 
 

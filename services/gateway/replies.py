@@ -94,6 +94,47 @@ def replies(
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """Of one kind of request that Envoy refuses without a word, by its name for it."""
+
+    details: str
+    reply: Reply
+
+
+_MALFORMED = reasons.MALFORMED_REQUEST
+
+REFUSALS = (
+    Refusal(
+        "path_normalization_failed",
+        _reply(
+            400,
+            code_pb2.INVALID_ARGUMENT,
+            _MALFORMED,
+            message="The path has an escaped slash or NUL in it, which no name here has.",
+        ),
+    ),
+    Refusal(
+        "upgrade_failed",
+        _reply(
+            400,
+            code_pb2.INVALID_ARGUMENT,
+            _MALFORMED,
+            message="No upgrade of the connection is offered here.",
+        ),
+    ),
+    Refusal(
+        "low_version",
+        _reply(
+            426,
+            code_pb2.INVALID_ARGUMENT,
+            _MALFORMED,
+            message="HTTP/1.1 or HTTP/2 is needed.",
+        ),
+    ),
+)
+
+
+@dataclass(frozen=True)
 class UpstreamFailure:
     """A call that a service did not answer: Envoy's flags for it, and what is said.
 

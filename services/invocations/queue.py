@@ -80,6 +80,8 @@ def make_message(record: Record) -> bytes:
         "function_version": record.function_version,
         "timeout": record.timeout_ms / 1000,
     }
+    if record.alone:
+        message["alone"] = True
     if len(record.payload) <= SHOWN_PAYLOAD_BYTES:
         message["payload"] = json.loads(record.payload)
     else:

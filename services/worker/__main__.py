@@ -20,11 +20,14 @@ from services.worker.code_cache import CodeCache
 from services.worker.runtime import OutputLimits, Runtime, RuntimeUnavailable
 from services.worker.servicer import WorkerServicer
 from services.worker.settings import Settings
+from services.worker.spool import Spool, StateInUse
 
 # BLMOVE waits on the server; a socket that is silent for longer has failed.
 REDIS_TIMEOUT_S = 10.0
 EXIT_BOOT_LOST = 75
 """EX_TEMPFAIL: start me again, under a new boot."""
+EXIT_NO_STATE = 73
+"""EX_CANTCREAT: another worker has the state directory, or it cannot be written."""
 EXIT_NO_RUNTIME = 69
 """EX_UNAVAILABLE: what functions run in is not there."""
 
@@ -38,7 +41,20 @@ async def main() -> int:
     worker_id = settings.id or await asyncio.to_thread(_kept_id, settings.state_dir)
     boot_id = str(ids.new_uuid())
     runtime = _runtime(settings, worker_id, boot_id)
+    spool = Spool(
+        settings.state_dir / "spool",
+        boot_id=boot_id,
+        max_result_bytes=settings.max_result_bytes,
+        slots=settings.concurrency,
+    )
     try:
+        # First, so that no two workers share a state directory.
+        legacies = spool.open()
+    except (StateInUse, OSError) as error:
+        log.error("the state directory cannot be used", reason=str(error))
+        return EXIT_NO_STATE
+    try:
+        # Then what earlier boots left running is ended, before they are said to be over.
         await runtime.start()
     except RuntimeUnavailable as error:
         log.error("the runtime cannot run", runtime=settings.runtime, reason=str(error))
@@ -60,6 +76,8 @@ async def main() -> int:
             max_unpacked_bytes=settings.max_unpacked_bytes,
         ),
         redis=redis,
+        spool=spool,
+        legacies=legacies,
         executions=ExecutionServiceStub(invocations),
         concurrency=settings.concurrency,
         heartbeat_interval_s=settings.heartbeat_interval_s,
@@ -74,6 +92,7 @@ async def main() -> int:
         return await _work(agent, server, settings.drain_timeout_s)
     finally:
         await runtime.close()
+        spool.close()
         await redis.aclose()
         await functions.close()
         await invocations.close()
@@ -111,15 +130,16 @@ def _runtime(settings: Settings, worker_id: str, boot_id: str) -> Runtime:
         kill_bytes=settings.max_output_bytes,
     )
     if settings.runtime == "docker":
-        from services.worker.docker_runtime import DockerRuntime  # type: ignore[import-untyped]
+        from services.worker.docker_runtime import DockerRuntime
 
-        return DockerRuntime(  # type: ignore[no-any-return]
+        return DockerRuntime(
             work_dir=settings.work_dir,
             stack=settings.stack,
             worker_id=worker_id,
             boot_id=boot_id,
             limits=limits,
             network=settings.network,
+            engine_socket=settings.docker_socket,
         )
     from services.worker.process_runtime import ProcessRuntime
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,9 @@ from services.worker.code_cache import CodeCache
 from services.worker.execution import Execution
 from services.worker.intake import Intake, Offer
 from services.worker.link import Link
+from services.worker.pauses import Pauses
 from services.worker.runtime import Runtime
+from services.worker.spool import Legacy, Spool
 
 if TYPE_CHECKING:
     from faas.v1.execution_service_pb2_grpc import ExecutionServiceAsyncStub
@@ -40,15 +44,25 @@ class Agent:
         cache: CodeCache,
         redis: "Redis",
         executions: "ExecutionServiceAsyncStub",
+        spool: Spool,
+        legacies: Sequence[Legacy],
         concurrency: int,
         heartbeat_interval_s: float,
         heartbeat_fresh_s: float,
     ) -> None:
-        """Run at most `concurrency` invocations at once in `runtime`."""
+        """Run at most `concurrency` invocations at once in `runtime`.
+
+        What `legacies`, of earlier boots, have not told is told first.
+        """
         self._worker_id = worker_id
         self._boot_id = boot_id
         self._runtime = runtime
         self._cache = cache
+        self._spool = spool
+        self._legacies = legacies
+        self._pauses = Pauses()
+        self._loners: set[Execution] = set()
+        self._solitude = asyncio.Lock()
         self._concurrency = concurrency
         self._heartbeat_fresh_s = heartbeat_fresh_s
         self._started_at = datetime.now(UTC)
@@ -84,6 +98,9 @@ class Agent:
             group.create_task(self._link.run(), name="status stream")
             group.create_task(self._intake.run(), name="intake")
             group.create_task(self._report_changes(), name="report changes")
+            group.create_task(self._spool.run(), name="spool")
+            for legacy in self._legacies:
+                group.create_task(self._tell(legacy), name=f"tell of {legacy.boot_id}")
 
     async def drained(self, timeout_s: float) -> None:
         """Take nothing new and wait until nothing runs, or so long."""
@@ -94,7 +111,8 @@ class Agent:
 
     async def give_back(self) -> None:
         """Kill what still runs and give it back, for others to start again."""
-        granted = [execution for execution in self._running if execution.attempt]
+        # What has its verdict is told by the next start, from the spool.
+        granted = [one for one in self._running if one.attempt and not one.has_verdict]
         await self._kill(list(self._running))
         reason = "Its worker shut down before it ended, and no start is left."
         if granted:
@@ -119,7 +137,11 @@ class Agent:
             boot_id=self._boot_id,
             host=socket.gethostname(),
             state=self._state(),
-            runtimes=[Worker.Runtime(name=name, image=images[name]) for name in sorted(images)],
+            runtimes=[
+                Worker.Runtime(name=name, image=images[name])
+                for name in sorted(images)
+                if not self._pauses.reason(name)
+            ],
             concurrency=self._concurrency,
             running=len(self._running),
             started_at=started,
@@ -152,10 +174,12 @@ class Agent:
         ]
 
     async def _may_take(self) -> None:
-        """Wait until it is not draining, a slot is free, and its lease is sure."""
+        """Wait until it may: not draining, a slot and room for its verdict free, a sure lease."""
         while not (
             not self._draining
             and len(self._running) < self._concurrency
+            and not self._loners
+            and self._spool.has_room(len(self._running) + 1)
             and self._link.heartbeat_age_s() < self._heartbeat_fresh_s
         ):
             try:
@@ -167,13 +191,48 @@ class Agent:
 
     def _take(self, offer: Offer) -> None:
         execution = Execution(
-            offer, runtime=self._runtime, cache=self._cache, link=self._link, intake=self._intake
+            offer,
+            runtime=self._runtime,
+            cache=self._cache,
+            link=self._link,
+            intake=self._intake,
+            spool=self._spool,
+            pauses=self._pauses,
+            alone=self._alone,
         )
+        if offer.alone:
+            self._loners.add(execution)
         task = self._running[execution] = execution.begin()
         task.add_done_callback(lambda done: self._ended(execution, done))
 
+    @asynccontextmanager
+    async def _alone(self, execution: Execution) -> AsyncIterator[None]:
+        """Nothing new is taken, and what else runs has ended; one at a time."""
+        self._loners.add(execution)
+        async with self._solitude:
+            while others := [t for one, t in self._running.items() if one not in self._loners]:
+                await asyncio.wait(others)
+            yield
+
+    async def _tell(self, legacy: Legacy) -> None:
+        """What an earlier boot knew and had not told; then, that it is over."""
+        if legacy.verdicts:
+            log.info(
+                "telling what an earlier start knew",
+                boot_id=legacy.boot_id,
+                verdicts=len(legacy.verdicts),
+            )
+        for report in legacy.verdicts:
+            report.boot_id = legacy.boot_id
+        async with asyncio.TaskGroup() as group:
+            for report in legacy.verdicts:
+                group.create_task(self._link.finish(report))
+        await self._link.bury(legacy.boot_id)
+        legacy.remove()
+
     def _ended(self, execution: Execution, task: "asyncio.Task[None]") -> None:
         self._running.pop(execution, None)
+        self._loners.discard(execution)
         self._changed.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             # A mistake of ours. The row stays running and the message in the list; the
@@ -190,6 +249,9 @@ class Agent:
                 self.set_draining(True)
             case "resume":
                 self.set_draining(False)
+            case "cancel":
+                gone = directive.cancel
+                self._drop([Report.Held(invocation_id=gone.invocation_id, attempt=gone.attempt)])
             case "heartbeat_ack" if directive.heartbeat_ack.boot_lost:
                 log.error("this boot was declared dead", boot_id=self._boot_id)
                 self.boot_lost.set()

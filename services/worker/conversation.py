@@ -150,11 +150,11 @@ class Conversation:
         except BodyTooLarge:
             return Answer(_too_large(self._limits.result_bytes))
         except BrokenFrame as error:
-            return Answer(_bad_output(f"The function's process sent {error}."))
+            return Answer(bad_output(f"The function's process sent {error}."))
         if answer.type == "error":
             return _failed(answer.header)
         if answer.type != expected:
-            return Answer(_bad_output(f"The function's process sent no {expected}."))
+            return Answer(bad_output(f"The function's process sent no {expected}."))
         return _succeeded(answer) if expected == "result" else Answer()
 
 
@@ -179,14 +179,14 @@ def _succeeded(frame: Frame) -> Answer:
     try:
         return Answer(None, _checked(frame.body), _cpu_time_s(metrics), _peak_memory_bytes(metrics))
     except NotJson as error:
-        failure = _bad_output(f"The result is not JSON: {error}.")
+        failure = bad_output(f"The result is not JSON: {error}.")
         return Answer(failure, b"", _cpu_time_s(metrics), _peak_memory_bytes(metrics))
 
 
 def _failed(header: Mapping[str, Any]) -> Answer:
     code = SANDBOX_CODES.get(str(header.get("code")))
     if code is None:
-        return Answer(_bad_output("The function's process sent an error of no known code."))
+        return Answer(bad_output("The function's process sent an error of no known code."))
     exit_code = header.get("exit_code")
     failure = FunctionFailure(
         code,
@@ -228,7 +228,8 @@ def _too_large(limit: int) -> FunctionFailure:
     return FunctionFailure(Invocation.OUTPUT_TOO_LARGE, message)
 
 
-def _bad_output(message: str) -> FunctionFailure:
+def bad_output(message: str) -> FunctionFailure:
+    """What came from the function cannot be read."""
     return FunctionFailure(Invocation.BAD_OUTPUT, message)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -15,6 +16,7 @@ from services.errors import MeshError
 from services.worker.code_cache import CodeCache
 from services.worker.intake import Intake, Offer
 from services.worker.link import Link
+from services.worker.pauses import Pauses
 from services.worker.runtime import (
     Assignment,
     FunctionFailure,
@@ -25,6 +27,7 @@ from services.worker.runtime import (
     Stream,
     Verdict,
 )
+from services.worker.spool import Spool
 
 # Lines wait so long for company, and a chunk is sent when it has so much text.
 FLUSH_S = 0.2
@@ -44,9 +47,18 @@ class Execution:
     """An invocation from the offer on. `run` it in a task; cancel that to kill it."""
 
     def __init__(
-        self, offer: Offer, *, runtime: Runtime, cache: CodeCache, link: Link, intake: Intake
+        self,
+        offer: Offer,
+        *,
+        runtime: Runtime,
+        cache: CodeCache,
+        link: Link,
+        intake: Intake,
+        spool: Spool,
+        pauses: Pauses,
+        alone: "Callable[[Execution], AbstractAsyncContextManager[None]]",
     ) -> None:
-        """Take `offer`; run it by these."""
+        """Take `offer`; run it by these. In `alone`, nothing else runs on this worker."""
         self.offer = offer
         self.attempt = 0
         """0 before the grant."""
@@ -54,12 +66,20 @@ class Execution:
         self._cache = cache
         self._link = link
         self._intake = intake
+        self._spool = spool
+        self._pauses = pauses
+        self._alone = alone
         self._state = State.PREPARING
         self._since = datetime.now(UTC)
         self._lines = _LineBuffer(self._send_lines)
         self._sequence = 0
         self._task: asyncio.Task[None] | None = None
         self._dropped = False
+
+    @property
+    def has_verdict(self) -> bool:
+        """Whether it has ended, and is only to be reported."""
+        return self._state == State.REPORTING
 
     def begin(self) -> "asyncio.Task[None]":
         """Do all of it, in a task. Cancelled: it is killed and nothing is reported."""
@@ -108,12 +128,22 @@ class Execution:
         spec = await self._spec(self.offer.function_id, self.offer.function_version)
         # Builds are outside of the function's time, so they come before the grant.
         failure = await self._prepared(spec)
-        self._enter(State.ASKING)
-        granted = await self._link.start(self.offer.invocation_id)
-        if granted is None:
-            log.info("the start was refused")
-            return
-        self.attempt = granted.attempt
+        async with AsyncExitStack() as stack:
+            if self.offer.alone:
+                await stack.enter_async_context(self._alone(self))
+            self._enter(State.ASKING)
+            granted = await self._link.start(self.offer.invocation_id)
+            if granted is None:
+                log.info("the start was refused")
+                return
+            self.attempt = granted.attempt
+            if granted.alone and not self.offer.alone:
+                await stack.enter_async_context(self._alone(self))
+            await self._run_granted(granted, spec, failure)
+
+    async def _run_granted(
+        self, granted: Directive.Granted, spec: FunctionSpec, failure: FunctionFailure | None
+    ) -> None:
         self._enter(State.RUNNING)
         try:
             if (granted.function_id, granted.function_version) != (spec.function_id, spec.version):
@@ -126,7 +156,11 @@ class Execution:
             return
         self._lines.flush()
         self._enter(State.REPORTING)
-        recorded = await self._link.finish(self._finished(verdict))
+        report = self._finished(verdict)
+        entry = self._spool.append(report)
+        recorded = await self._link.finish(report)
+        if entry is not None:
+            self._spool.release(entry)
         log.info(
             "ended",
             attempt=self.attempt,
@@ -152,11 +186,14 @@ class Execution:
             raise Declined(f"its code could not be fetched: {error}") from error
 
     async def _prepared(self, spec: FunctionSpec) -> FunctionFailure | None:
-        if spec.runtime not in self._runtime.images():
-            raise Declined(f"this worker has no runtime {spec.runtime}")
+        if reason := self._pauses.reason(spec.runtime):
+            raise Declined(reason)
         try:
+            if spec.runtime not in self._runtime.images():
+                raise RuntimeUnavailable(f"this worker has no runtime {spec.runtime}")
             return await self._runtime.prepare(spec)
         except RuntimeUnavailable as error:
+            self._pauses.pause(spec.runtime, str(error))
             raise Declined(str(error)) from error
 
     async def _execute(self, granted: Directive.Granted, spec: FunctionSpec) -> Verdict:
@@ -169,7 +206,13 @@ class Execution:
             payload_type=granted.payload_type,
             timeout_s=granted.timeout.ToTimedelta().total_seconds(),
         )
-        return await self._runtime.execute(assignment, self._lines.add)
+        try:
+            verdict = await self._runtime.execute(assignment, self._lines.add)
+        except RuntimeUnavailable as error:
+            self._pauses.pause(spec.runtime, str(error))
+            raise
+        self._pauses.worked(spec.runtime)
+        return verdict
 
     def _enter(self, state: State.ValueType) -> None:
         self._state = state

@@ -39,6 +39,8 @@ class Offer:
     invocation_id: str
     function_id: str
     function_version: int
+    alone: bool
+    """To be run with nothing beside it."""
     message: bytes
     """Exactly as it is in the list."""
 
@@ -58,6 +60,7 @@ def read_offer(message: bytes) -> Offer:
         invocation_id=_id(fields, "invocation_id", ids.INVOCATION),
         function_id=_id(fields, "function_id", ids.FUNCTION),
         function_version=version,
+        alone=fields.get("alone") is True,
         message=message,
     )
 

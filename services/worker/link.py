@@ -90,6 +90,10 @@ class Link:
         self._logs.pop(report.invocation_id, None)
         return answer.recorded
 
+    async def bury(self, boot_id: str) -> None:
+        """Say that an earlier boot of this worker is over; returns when that is known."""
+        await self._ask((boot_id, "buried"), Report(buried=Report.Buried(boot_id=boot_id)))
+
     def decline(self, invocation_id: str, reason: str) -> None:
         """Let somebody else have an offer. Not answered: recovery finds what is lost."""
         decline = Report.Decline(invocation_id=invocation_id, reason=reason)
@@ -193,6 +197,8 @@ class Link:
             if kind in ("granted", "refused"):
                 body = getattr(directive, kind)
                 self._answer((body.invocation_id, body.grant_id), directive)
+            elif kind == "buried":
+                self._answer((directive.buried.boot_id, "buried"), directive)
             elif kind == "recorded":
                 recorded = directive.recorded
                 self._answer((recorded.invocation_id, recorded.attempt), directive)

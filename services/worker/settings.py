@@ -28,7 +28,8 @@ class Settings(ServerSettings):
     concurrency: int = Field(4, ge=1, description="Invocations that it runs at once.")
     state_dir: Path = Field(
         Path("/var/lib/faas/worker"),
-        description="Where it keeps its id and the code of the versions it has run.",
+        description="Where it keeps its id, the code of the versions it has run, and verdicts"
+        " until they are recorded. For one worker alone.",
     )
     work_dir: Path = Field(
         Path("/tmp/work"),  # noqa: S108 - named by the design; sandboxes' directories are 0700
@@ -38,6 +39,11 @@ class Settings(ServerSettings):
     stack: str = Field(
         "default",
         description="The deployment it belongs to, as containers and directories are labelled.",
+    )
+    docker_socket: Path = Field(
+        Path("/var/run/docker.sock"),
+        description="The Docker engine's socket. Whoever reaches it is root on the host:"
+        " the worker alone should.",
     )
     network: Literal["bridge", "none"] = Field(
         "bridge", description="Network of the containers that functions run in."

@@ -37,7 +37,7 @@ def find() -> Toolchain:
         path = _on_path(name) or _in_wheel(name)
         if path is not None:
             executables[name] = path
-    return Toolchain(executables, _assets())
+    return Toolchain(executables, assets())
 
 
 def _on_path(name: str) -> Path | None:
@@ -57,7 +57,7 @@ def _in_wheel(name: str) -> Path | None:
     return path if path.exists() else None
 
 
-def _assets() -> Path:
+def assets() -> Path:
     """In a checkout beside `services`, in a wheel within it."""
     packaged = _ROOT / "assets" / "runtimes"
     return packaged if packaged.is_dir() else _ROOT.parent / "runtimes"

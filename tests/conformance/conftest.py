@@ -1,6 +1,8 @@
 """What the conformance suite runs on: every runtime implementation."""
 
+import asyncio
 import shutil
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 
+from services.worker.docker_runtime import DockerRuntime
 from services.worker.process_runtime import ProcessRuntime
 from services.worker.runtime import (
     Assignment,
@@ -42,12 +45,17 @@ class Bench:
         self.runtime = runtime
         self.directory = directory
 
+    @property
+    def bounds_memory(self) -> bool:
+        return self.runtime.name != "process"
+
     def spec(
         self,
         language: str,
         files: str | Mapping[str, str],
         handler: str | None = None,
         env: Mapping[str, str] | None = None,
+        memory_mb: int = 256,
     ) -> FunctionSpec:
         home = self.directory / uuid4().hex
         code = home / "code"
@@ -64,7 +72,7 @@ class Bench:
             version=3,
             runtime=language,
             handler=handler,
-            memory_mb=256,
+            memory_mb=memory_mb,
             cpus=1,
             env=env or {},
             code_dir=code,
@@ -96,6 +104,20 @@ class Bench:
         return Ran(verdict, lines)
 
 
+def make_runtime(request: pytest.FixtureRequest, work_dir: Path) -> Runtime:
+    common = {
+        "work_dir": work_dir,
+        "stack": f"test-{uuid4().hex}",
+        "worker_id": "worker-1",
+        "boot_id": str(uuid4()),
+        "limits": LIMITS,
+    }
+    if request.param == "process":
+        return ProcessRuntime(**common)
+    socket = request.getfixturevalue("docker_engine")
+    return DockerRuntime(**common, network="none", engine_socket=socket)
+
+
 @pytest.fixture
 def work_dir() -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix="faas-c-", dir="/tmp"))
@@ -103,16 +125,20 @@ def work_dir() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-@pytest.fixture(params=["process"])
+@pytest.fixture(params=["process", pytest.param("docker", marks=pytest.mark.docker)])
 async def bench(request: pytest.FixtureRequest, work_dir: Path) -> AsyncIterator[Bench]:
-    runtime = ProcessRuntime(
-        work_dir=work_dir / "w",
-        stack="test",
-        worker_id="worker-1",
-        boot_id=str(uuid4()),
-        limits=LIMITS,
-    )
+    runtime = make_runtime(request, work_dir / "w")
     await runtime.start()
     yield Bench(runtime, work_dir / "functions")
     assert not list((work_dir / "w").glob("func-*")), "a sandbox's directory was left"
+    assert not await containers_below(runtime, work_dir), "a container was left"
     await runtime.close()
+
+
+async def containers_below(runtime: Runtime, directory: Path) -> list[str]:
+    """The names of containers whose boots are below `directory`."""
+    if isinstance(runtime, ProcessRuntime):
+        return []
+    command = ["docker", "ps", "--all", "--format", '{{.Names}} {{.Label "faas.boots"}}']
+    done = await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
+    return [line for line in done.stdout.decode().splitlines() if str(directory) in line]

@@ -93,6 +93,20 @@ HANG_AT_IMPORT = {
     "node": "for (;;);\n",
     "go": go("return wait, nil") + "\nvar wait = func() int { for { } }()\n",
 }
+MEMORY = {
+    "python": "def handler(p):\n    kept = []\n    while True: kept.append(b'x' * (1 << 20))\n",
+    "node": "exports.handler = (p) => { const kept = [];"
+    " for (;;) kept.push(Buffer.alloc(1 << 20, 1)); };\n",
+    "go": go(
+        "var kept [][]byte\n\tfor {\n"
+        '\t\tkept = append(kept, bytes.Repeat([]byte("x"), 1<<20))\n\t}',
+        "bytes",
+    ),
+}
+HEAP = {
+    "node": "exports.handler = (p) => { const kept = [];"
+    " for (;;) kept.push(new Array(1000).fill(0.5)); };\n",
+}
 PRINT = {
     "python": "import sys\ndef handler(p):\n    print('one')\n    print('two')\n"
     "    print('err', file=sys.stderr)\n",
@@ -142,4 +156,26 @@ PROGRAM_EXIT = {
     "python": "raise SystemExit(3)\n",
     "node": "process.exit(3);\n",
     "go": go_program("os.Exit(3)", "os"),
+}
+PROGRAM_RAISE = {
+    "python": "raise LookupError('lost')\n",
+    "node": "throw new RangeError('lost');\n",
+    "go": go_program('panic("lost")'),
+}
+PROGRAM_SLEEP = {
+    "python": "import time\ntime.sleep(60)\n",
+    "node": "setTimeout(() => {}, 60000);\n",
+    "go": go_program("time.Sleep(time.Minute)", "time"),
+}
+PROGRAM_MEMORY = {
+    "python": "kept = []\nwhile True: kept.append(b'x' * (1 << 20))\n",
+    "node": "const kept = [];\nfor (;;) kept.push(Buffer.alloc(1 << 20, 1));\n",
+    "go": go_program(
+        "var kept [][]byte\n\tfor {\n"
+        '\t\tkept = append(kept, bytes.Repeat([]byte("x"), 1<<20))\n\t}',
+        "bytes",
+    ),
+}
+PROGRAM_HEAP = {
+    "node": "const kept = [];\nfor (;;) kept.push(new Array(1000).fill(0.5));\n",
 }

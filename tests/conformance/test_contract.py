@@ -79,9 +79,19 @@ async def test_a_failure(
     assert str(bench.directory) not in failure.message + failure.stack
 
 
-@pytest.mark.parametrize("sources", [functions.SLEEP, functions.BUSY, functions.HANG_AT_IMPORT])
-async def test_the_timeout(bench: Bench, language: str, sources: dict[str, str]) -> None:
-    ran = await bench.run(bench.spec(language, sources[language]), timeout_s=1.5)
+ENDLESS = {
+    "sleep": (functions.SLEEP, None),
+    "busy": (functions.BUSY, None),
+    "import": (functions.HANG_AT_IMPORT, None),
+    "program": (functions.PROGRAM_SLEEP, "main"),
+}
+
+
+@pytest.mark.parametrize(("sources", "handler"), ENDLESS.values(), ids=ENDLESS)
+async def test_the_timeout(
+    bench: Bench, language: str, sources: dict[str, str], handler: str | None
+) -> None:
+    ran = await bench.run(bench.spec(language, sources[language], handler), timeout_s=1.5)
     assert ran.verdict.failure is not None
     assert ran.verdict.failure.code == Invocation.TIMEOUT
 
@@ -125,13 +135,6 @@ async def test_programs(
     assert ran.texts == lines
 
 
-async def test_a_program_that_exits(bench: Bench, language: str) -> None:
-    ran = await bench.run(bench.spec(language, functions.PROGRAM_EXIT[language], "main"))
-    assert ran.verdict.failure is not None
-    assert ran.verdict.failure.code == Invocation.FUNCTION_CRASHED
-    assert ran.verdict.failure.exit_code == 3
-
-
 async def test_cancelling_kills(bench: Bench, language: str) -> None:
     spec = bench.spec(language, functions.SLEEP[language])
     assert await bench.runtime.prepare(spec) is None
@@ -147,6 +150,51 @@ async def test_cancelling_kills(bench: Bench, language: str) -> None:
     with pytest.raises(asyncio.CancelledError):
         await running
     assert not _running_in(spec.code_dir)
+
+
+PROGRAM_FAILURES = {
+    "raised": (functions.PROGRAM_RAISE, {"python": 1, "node": 1, "go": 2}),
+    "exit": (functions.PROGRAM_EXIT, dict.fromkeys(LANGUAGES, 3)),
+}
+
+
+@pytest.mark.parametrize(("sources", "exit_codes"), PROGRAM_FAILURES.values(), ids=PROGRAM_FAILURES)
+async def test_a_program_that_fails(
+    bench: Bench, language: str, sources: dict[str, str], exit_codes: dict[str, int]
+) -> None:
+    ran = await bench.run(bench.spec(language, sources[language], "main"))
+    failure = ran.verdict.failure
+    assert failure is not None
+    assert (failure.code, failure.exit_code) == (
+        Invocation.FUNCTION_CRASHED,
+        exit_codes[language],
+    )
+    # What a language's runtime says of it is on stderr.
+    assert sources is functions.PROGRAM_EXIT or any("lost" in text for text in ran.texts)
+
+
+HOGS = {
+    "handler": (functions.MEMORY, None),
+    "program": (functions.PROGRAM_MEMORY, "main"),
+    "handler-heap": (functions.HEAP, None),
+    "program-heap": (functions.PROGRAM_HEAP, "main"),
+}
+
+
+@pytest.mark.parametrize(("sources", "handler"), HOGS.values(), ids=HOGS)
+async def test_out_of_memory(
+    bench: Bench, language: str, sources: dict[str, str], handler: str | None
+) -> None:
+    if not bench.bounds_memory:
+        pytest.skip("the process runtime bounds no memory")
+    if language not in sources:
+        pytest.skip("only V8 has a limit of its own")
+    spec = bench.spec(language, sources[language], handler, memory_mb=128)
+    ran = await bench.run(spec)
+    assert ran.verdict.failure is not None
+    assert ran.verdict.failure.code == Invocation.OUT_OF_MEMORY, ran
+    assert "128 MiB" in ran.verdict.failure.message
+    assert ran.verdict.peak_memory_bytes == 128 * 1024 * 1024
 
 
 def _running_in(directory: Path) -> list[int]:

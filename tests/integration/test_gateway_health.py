@@ -1,6 +1,5 @@
 """`/health` with each part there and away, and the OpenAPI document, through Envoy."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from faas.v1.worker_pb2 import Worker
 from services.supervisor.postgres import Postgres
 from services.supervisor.valkey import Valkey
 from tests.integration.gateway import Stack, reason, running_gateway, running_stack
+from tests.integration.relay import Relay
 from tests.mesh import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -23,41 +23,6 @@ PARTS = {"postgresql", "redis", "functions", "invocations", "workers"}
 async def stack(run_dir: Path) -> AsyncIterator[Stack]:
     async with running_stack(run_dir / "gw-health") as running:
         yield running
-
-
-class Relay:
-    """A unix socket in front of another, that can go away and come back."""
-
-    def __init__(self, path: Path, target: str) -> None:
-        self._path = path
-        self._target = target
-        self._writers: list[asyncio.StreamWriter] = []
-
-    async def open(self) -> None:
-        """Let connections through."""
-        self._server = await asyncio.start_unix_server(self._relay, self._path)
-
-    async def close(self) -> None:
-        """Break every connection, and refuse new ones."""
-        self._server.close()
-        for writer in self._writers:
-            writer.close()
-        self._path.unlink(missing_ok=True)
-
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        onwards = await asyncio.open_unix_connection(self._target)
-        self._writers += [writer, onwards[1]]
-        await asyncio.gather(_copy(reader, onwards[1]), _copy(onwards[0], writer))
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65536):
-            writer.write(data)
-    except OSError:
-        pass
-    finally:
-        writer.close()
 
 
 async def _report(stack: Stack) -> tuple[int, dict[str, dict]]:
@@ -88,8 +53,8 @@ async def test_health_tells_of_each_part_and_of_its_return(
     async with running_stack(directory) as stack:
         postgres = Relay(directory / ".s.PGSQL.5432", f"{run_dir}/pgsock/.s.PGSQL.5432")
         redis = Relay(directory / "redis.sock", f"{run_dir}/vk.sock")
-        await postgres.open()
-        await redis.open()
+        postgres.open()
+        redis.open()
         urls = {
             "database_url": postgres_server.url.replace(f"{run_dir}/pgsock", str(directory)),
             "redis_url": f"unix://{directory}/redis.sock",
@@ -105,17 +70,17 @@ async def test_health_tells_of_each_part_and_of_its_return(
             assert parts["workers"]["detail"] == "1 ready"
             assert all(part["latency_ms"] >= 0 for part in parts.values())
             for name, relay in (("postgresql", postgres), ("redis", redis)):
-                await relay.close()
+                relay.close()
                 parts = await _becomes(stack, name)
                 assert str(directory) not in str(parts), "an address is nobody's business"
-                await relay.open()
+                relay.open()
                 await _becomes(stack)
             await stack.servers["functions"].stop()
             await _becomes(stack, "functions")
             await stack.servers["invocations"].stop()
             await _becomes(stack, "functions", "invocations", "workers")
-        await postgres.close()
-        await redis.close()
+        postgres.close()
+        redis.close()
 
 
 async def test_the_openapi_document_is_served_and_valid(stack, run_dir):
