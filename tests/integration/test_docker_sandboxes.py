@@ -13,10 +13,10 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from services.worker.docker_runtime import DockerRuntime
 
 from faas.v1.invocation_pb2 import Invocation
 from services.worker import docker_runtime
+from services.worker.docker_runtime import DockerRuntime
 from services.worker.runtime import Line, RuntimeUnavailable, Verdict
 from tests.conformance import functions
 from tests.conformance.conftest import LIMITS, Bench
