@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.setup
 LOCK := deploy/locks/dev.txt
 PORT ?= 8080
+# Where a network has a certificate authority of its own, the system knows it.
+export UV_SYSTEM_CERTS ?= true
 
 .PHONY: help setup demo test lint format protos lock images ui bench clean
 
