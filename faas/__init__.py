@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from faas.errors import InvalidRequest as InvalidRequest
     from faas.errors import InvalidSettings as InvalidSettings
     from faas.errors import InvocationNotFound as InvocationNotFound
+    from faas.errors import NoResult as NoResult
     from faas.errors import NotFound as NotFound
     from faas.errors import NotSupported as NotSupported
     from faas.errors import PermissionDenied as PermissionDenied
@@ -68,10 +69,10 @@ _HOMES = {
         *("CallFailed", "Conflict", "DeadlineExceeded", "EtagMismatch", "FaasError"),
         *("FieldViolation", "FunctionExists", "FunctionFailed", "FunctionNotFound"),
         *("InvalidArchive", "InvalidFilter", "InvalidPageToken", "InvalidPayload"),
-        *("InvalidRequest", "InvalidSettings", "InvocationNotFound", "NotFound"),
-        *("NotSupported", "PermissionDenied", "RequestIdReused", "ServerError", "TooLarge"),
-        *("TooMuch", "Unauthenticated", "Unavailable", "UnknownRuntime", "UnusableSource"),
-        *("UploadNotFound", "VersionNotFound", "WaitTimeout", "WorkerNotFound"),
+        *("InvalidRequest", "InvalidSettings", "InvocationNotFound", "NoResult"),
+        *("NotFound", "NotSupported", "PermissionDenied", "RequestIdReused", "ServerError"),
+        *("TooLarge", "TooMuch", "Unauthenticated", "Unavailable", "UnknownRuntime"),
+        *("UnusableSource", "UploadNotFound", "VersionNotFound", "WaitTimeout", "WorkerNotFound"),
     ),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

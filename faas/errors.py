@@ -20,6 +20,7 @@
     │   │   └── RequestIdReused
     │   ├── TooMuch                larger, or more, than the deployment takes
     │   │   └── TooLarge
+    │   ├── NoResult               of CallFunction, which answers with nothing else
     │   ├── Unauthenticated
     │   ├── PermissionDenied
     │   ├── Unavailable            the server, or a part that it needs, does not answer
@@ -204,6 +205,18 @@ class TooLarge(TooMuch):
     """Larger than the deployment takes."""
 
     reasons: ClassVar[tuple[str, ...]] = ("TOO_LARGE",)
+
+
+class NoResult(CallFailed):
+    """A raw call has no result to answer with: `metadata` names the invocation."""
+
+    reasons: ClassVar[tuple[str, ...]] = (
+        "FUNCTION_FAILED",
+        "FUNCTION_TIMED_OUT",
+        "INVOCATION_DEAD_LETTERED",
+        "INVOCATION_CANCELLED",
+        "STILL_RUNNING",
+    )
 
 
 class Unauthenticated(CallFailed):

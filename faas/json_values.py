@@ -7,6 +7,7 @@ as far as a double counts exactly, is an integer on both sides.
 
 import json
 import math
+import re
 from typing import Any
 
 from google.protobuf.struct_pb2 import ListValue, NullValue, Struct, Value
@@ -14,6 +15,9 @@ from google.protobuf.struct_pb2 import ListValue, NullValue, Struct, Value
 MAX_EXACT_INTEGER = 2**53
 MAX_DEPTH = 32
 """Nesting of lists and objects that a payload or a result may have."""
+
+
+_JSON_TYPE = re.compile(r"(?i)(application|text)/json|[^/;]+/[^/;]+\+json")
 
 
 class NotJson(ValueError):
@@ -51,6 +55,32 @@ def loads(document: bytes) -> Any:
         return json.loads(document, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise NotJson(str(error)) from error
+
+
+def is_json(content_type: str) -> bool:
+    """Whether what has this content type is JSON: `application/json`, `…+json`."""
+    return _JSON_TYPE.fullmatch(content_type.partition(";")[0].strip()) is not None
+
+
+def check(document: bytes) -> None:
+    """Raise NotJson unless `document` is JSON as a record takes it, which keeps its bytes.
+
+    UTF-8, nested at most MAX_DEPTH deep, without lone surrogates, and without numbers
+    that no double comes near.
+    """
+    try:
+        # json.loads would take UTF-16 for JSON too.
+        document.decode()
+    except UnicodeDecodeError as error:
+        raise NotJson("it is not UTF-8") from error
+    value = loads(document)
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [item for container in level for item in _items(container)]
+    if any(isinstance(item, dict | list) for item in level):
+        raise NotJson(f"it is nested deeper than {MAX_DEPTH} levels")
+    # Writing it again finds lone surrogates and numbers beyond a double.
+    dumps(value)
 
 
 def to_python(value: Value, depth: int = 0) -> Any:
@@ -107,6 +137,12 @@ def _number(number: float) -> int | float:
     if number.is_integer() and abs(number) <= MAX_EXACT_INTEGER:
         return int(number)
     return number
+
+
+def _items(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
 
 
 def _check_depth(depth: int) -> None:

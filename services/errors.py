@@ -18,10 +18,16 @@
     ├── EtagMismatch
     ├── RequestIdReused
     ├── TooLarge
+    ├── FunctionFailed          instead of a result, where a call can answer nothing else
+    ├── FunctionTimedOut
+    ├── InvocationDeadLettered
+    ├── InvocationCancelled
+    ├── StillRunning
     ├── DependencyUnavailable
     └── ShuttingDown
 
-A failure of a user's function is none of these: it is a result, in the record.
+A failure of a user's function is a result, in the record. Only CallFunction, whose
+answer is the function's own, has errors for it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -176,6 +182,41 @@ class TooLarge(MeshError):
 
     code = code_pb2.RESOURCE_EXHAUSTED
     reason = reasons.TOO_LARGE
+
+
+class FunctionFailed(MeshError):
+    """The function failed."""
+
+    code = code_pb2.UNKNOWN
+    reason = reasons.FUNCTION_FAILED
+
+
+class FunctionTimedOut(MeshError):
+    """The function was still running at its timeout."""
+
+    code = code_pb2.DEADLINE_EXCEEDED
+    reason = reasons.FUNCTION_TIMED_OUT
+
+
+class InvocationDeadLettered(MeshError):
+    """The platform could not run it, and gave it up."""
+
+    code = code_pb2.UNAVAILABLE
+    reason = reasons.INVOCATION_DEAD_LETTERED
+
+
+class InvocationCancelled(MeshError):
+    """It was cancelled before it ended."""
+
+    code = code_pb2.ABORTED
+    reason = reasons.INVOCATION_CANCELLED
+
+
+class StillRunning(MeshError):
+    """It has not ended yet, and goes on."""
+
+    code = code_pb2.DEADLINE_EXCEEDED
+    reason = reasons.STILL_RUNNING
 
 
 class DependencyUnavailable(MeshError):

@@ -56,6 +56,8 @@ class Call:
     """The caller's or Envoy's `x-request-id`, or one made here."""
     peer: str
     metadata: Mapping[str, str] = field(default_factory=dict)
+    answer_metadata: dict[str, str] = field(default_factory=dict)
+    """What is put here is sent with the answer or the error: as headers, over HTTP."""
     deadline: float | None = None
     """On `time.monotonic()`'s scale; None: the caller waits for ever."""
 
@@ -157,8 +159,11 @@ class Server:
                     self._check(request if not streams_in else None)
                     requests = _validated(request) if streams_in else request
                     answer: Awaitable[Any] = behaviour(requests, call)
-                    return await answer
+                    answered = await answer
+                    await _send_metadata(context, call)
+                    return answered
                 except Exception as error:
+                    await _send_metadata(context, call)
                     await _abort(context, self._as_mesh_error(error, call))
 
         async def stream(
@@ -289,6 +294,11 @@ def _call(method: str, context: grpc.aio.ServicerContext[Any, Any]) -> Call:
         metadata=metadata,
         deadline=None if left is None else time.monotonic() + left,
     )
+
+
+async def _send_metadata(context: grpc.aio.ServicerContext[Any, Any], call: Call) -> None:
+    if call.answer_metadata:
+        await context.send_initial_metadata(tuple(call.answer_metadata.items()))
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: MeshError) -> None:

@@ -89,6 +89,25 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Our mistake. The message carries an id to find in the server's log.
     INTERNAL, HTTP 500.
     """
+    FUNCTION_FAILED: _ErrorReason.ValueType  # 100
+    """What CallFunction answers where there is no result. `metadata.invocation_id`
+    names the record, which says more.
+
+    The function failed: `metadata.code` is one of Invocation.ErrorCode,
+    `metadata.type` the exception's. UNKNOWN, HTTP 502.
+    """
+    FUNCTION_TIMED_OUT: _ErrorReason.ValueType  # 101
+    """The function was still running at its timeout and was killed.
+    DEADLINE_EXCEEDED, HTTP 504.
+    """
+    INVOCATION_DEAD_LETTERED: _ErrorReason.ValueType  # 102
+    """The platform gave up on it; `metadata.code` says why. UNAVAILABLE, HTTP 503."""
+    INVOCATION_CANCELLED: _ErrorReason.ValueType  # 103
+    """Somebody cancelled it while the call waited. ABORTED, HTTP 409."""
+    STILL_RUNNING: _ErrorReason.ValueType  # 104
+    """It has not ended within the time that the call waits, and goes on: look with
+    GetInvocation. DEADLINE_EXCEEDED, HTTP 504.
+    """
     MALFORMED_REQUEST: _ErrorReason.ValueType  # 120
     """What the gateway refuses before any service sees it.
 
@@ -182,6 +201,25 @@ UNAVAILABLE, HTTP 503.
 INTERNAL_ERROR: ErrorReason.ValueType  # 99
 """Our mistake. The message carries an id to find in the server's log.
 INTERNAL, HTTP 500.
+"""
+FUNCTION_FAILED: ErrorReason.ValueType  # 100
+"""What CallFunction answers where there is no result. `metadata.invocation_id`
+names the record, which says more.
+
+The function failed: `metadata.code` is one of Invocation.ErrorCode,
+`metadata.type` the exception's. UNKNOWN, HTTP 502.
+"""
+FUNCTION_TIMED_OUT: ErrorReason.ValueType  # 101
+"""The function was still running at its timeout and was killed.
+DEADLINE_EXCEEDED, HTTP 504.
+"""
+INVOCATION_DEAD_LETTERED: ErrorReason.ValueType  # 102
+"""The platform gave up on it; `metadata.code` says why. UNAVAILABLE, HTTP 503."""
+INVOCATION_CANCELLED: ErrorReason.ValueType  # 103
+"""Somebody cancelled it while the call waited. ABORTED, HTTP 409."""
+STILL_RUNNING: ErrorReason.ValueType  # 104
+"""It has not ended within the time that the call waits, and goes on: look with
+GetInvocation. DEADLINE_EXCEEDED, HTTP 504.
 """
 MALFORMED_REQUEST: ErrorReason.ValueType  # 120
 """What the gateway refuses before any service sees it.

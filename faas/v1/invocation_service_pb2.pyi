@@ -6,6 +6,7 @@ InvocationService: invoking functions, and the records of it."""
 from collections import abc as _abc
 from faas.v1 import invocation_pb2 as _invocation_pb2
 from faas.v1 import worker_pb2 as _worker_pb2
+from google.api import httpbody_pb2 as _httpbody_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
@@ -99,6 +100,40 @@ class InvokeRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InvokeRequest: _TypeAlias = InvokeRequest  # noqa: Y015
+
+@_typing.final
+class CallFunctionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FUNCTION_ID_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    FUNCTION_VERSION_FIELD_NUMBER: _builtins.int
+    function_id: _builtins.str
+    """Id or name."""
+    function_version: _builtins.int
+    """0: the latest, resolved now."""
+    @_builtins.property
+    def body(self) -> _httpbody_pb2.HttpBody:
+        """The payload, at most 1 MiB. Of a JSON type (`application/json`, `text/json`,
+        `…+json`) it must be JSON, at most 32 levels deep, and the handler gets the
+        value; of any other the handler gets the bytes. Without a type it is
+        `application/octet-stream`, and nothing at all is null.
+        """
+
+    def __init__(
+        self,
+        *,
+        function_id: _builtins.str = ...,
+        body: _httpbody_pb2.HttpBody | None = ...,
+        function_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "function_id", b"function_id", "function_version", b"function_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallFunctionRequest: _TypeAlias = CallFunctionRequest  # noqa: Y015
 
 @_typing.final
 class GetInvocationRequest(_message.Message):

@@ -6,6 +6,7 @@ import warnings
 from faas.v1 import invocation_pb2 as faas_dot_v1_dot_invocation__pb2
 from faas.v1 import invocation_service_pb2 as faas_dot_v1_dot_invocation__service__pb2
 from faas.v1 import worker_pb2 as faas_dot_v1_dot_worker__pb2
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -42,6 +43,11 @@ class InvocationServiceStub:
                 '/faas.v1.InvocationService/Invoke',
                 request_serializer=faas_dot_v1_dot_invocation__service__pb2.InvokeRequest.SerializeToString,
                 response_deserializer=faas_dot_v1_dot_invocation__pb2.Invocation.FromString,
+                _registered_method=True)
+        self.CallFunction = channel.unary_unary(
+                '/faas.v1.InvocationService/CallFunction',
+                request_serializer=faas_dot_v1_dot_invocation__service__pb2.CallFunctionRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.GetInvocation = channel.unary_unary(
                 '/faas.v1.InvocationService/GetInvocation',
@@ -99,6 +105,27 @@ class InvocationServiceServicer:
         A function that fails is a good answer whose record holds the error.
         Errors: FUNCTION_NOT_FOUND, VERSION_NOT_FOUND, INVALID_PAYLOAD, TOO_LARGE,
         REQUEST_ID_REUSED, DEPENDENCY_UNAVAILABLE (nothing was accepted).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CallFunction(self, request, context):
+        """Calls a function as HTTP knows it: the body is the payload, as it is, and the
+        answer the result, as it is, each with its content type. JSON keeps its
+        digits and bytes are bytes. For webhooks, and for exactness. It is an
+        invocation like any other; its id is in the header `x-faas-invocation-id`
+        (gRPC: initial metadata), of errors too.
+
+        It waits until the invocation has ended: to the call's deadline less a
+        second; without one, for the function's timeout and 30 s more in which it
+        may wait for a worker. Whoever disconnects does not harm it.
+
+        Whatever is no result is an error. Those of the function's own doing have
+        its code in the header `x-faas-error`; those without are the platform's.
+        Errors: FUNCTION_FAILED, FUNCTION_TIMED_OUT, INVOCATION_DEAD_LETTERED,
+        INVOCATION_CANCELLED, STILL_RUNNING, FUNCTION_NOT_FOUND, VERSION_NOT_FOUND,
+        INVALID_PAYLOAD, TOO_LARGE, DEPENDENCY_UNAVAILABLE (nothing was accepted).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,6 +206,11 @@ def add_InvocationServiceServicer_to_server(servicer, server):
                     request_deserializer=faas_dot_v1_dot_invocation__service__pb2.InvokeRequest.FromString,
                     response_serializer=faas_dot_v1_dot_invocation__pb2.Invocation.SerializeToString,
             ),
+            'CallFunction': grpc.unary_unary_rpc_method_handler(
+                    servicer.CallFunction,
+                    request_deserializer=faas_dot_v1_dot_invocation__service__pb2.CallFunctionRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
             'GetInvocation': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInvocation,
                     request_deserializer=faas_dot_v1_dot_invocation__service__pb2.GetInvocationRequest.FromString,
@@ -249,6 +281,33 @@ class InvocationService:
             '/faas.v1.InvocationService/Invoke',
             faas_dot_v1_dot_invocation__service__pb2.InvokeRequest.SerializeToString,
             faas_dot_v1_dot_invocation__pb2.Invocation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CallFunction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faas.v1.InvocationService/CallFunction',
+            faas_dot_v1_dot_invocation__service__pb2.CallFunctionRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
             insecure,

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from faas.v1 import invocation_pb2 as _invocation_pb2
 from faas.v1 import invocation_service_pb2 as _invocation_service_pb2
 from faas.v1 import worker_pb2 as _worker_pb2
+from google.api import httpbody_pb2 as _httpbody_pb2
 from grpc import aio as _aio
 import abc as _abc_1
 import grpc as _grpc
@@ -46,6 +47,23 @@ class InvocationServiceStub:
     A function that fails is a good answer whose record holds the error.
     Errors: FUNCTION_NOT_FOUND, VERSION_NOT_FOUND, INVALID_PAYLOAD, TOO_LARGE,
     REQUEST_ID_REUSED, DEPENDENCY_UNAVAILABLE (nothing was accepted).
+    """
+    CallFunction: _grpc.UnaryUnaryMultiCallable[_invocation_service_pb2.CallFunctionRequest, _httpbody_pb2.HttpBody]
+    """Calls a function as HTTP knows it: the body is the payload, as it is, and the
+    answer the result, as it is, each with its content type. JSON keeps its
+    digits and bytes are bytes. For webhooks, and for exactness. It is an
+    invocation like any other; its id is in the header `x-faas-invocation-id`
+    (gRPC: initial metadata), of errors too.
+
+    It waits until the invocation has ended: to the call's deadline less a
+    second; without one, for the function's timeout and 30 s more in which it
+    may wait for a worker. Whoever disconnects does not harm it.
+
+    Whatever is no result is an error. Those of the function's own doing have
+    its code in the header `x-faas-error`; those without are the platform's.
+    Errors: FUNCTION_FAILED, FUNCTION_TIMED_OUT, INVOCATION_DEAD_LETTERED,
+    INVOCATION_CANCELLED, STILL_RUNNING, FUNCTION_NOT_FOUND, VERSION_NOT_FOUND,
+    INVALID_PAYLOAD, TOO_LARGE, DEPENDENCY_UNAVAILABLE (nothing was accepted).
     """
     GetInvocation: _grpc.UnaryUnaryMultiCallable[_invocation_service_pb2.GetInvocationRequest, _invocation_pb2.Invocation]
     """One record; with `wait`, as it is when it has ended or the wait has.
@@ -96,6 +114,23 @@ class InvocationServiceAsyncStub(InvocationServiceStub):
     A function that fails is a good answer whose record holds the error.
     Errors: FUNCTION_NOT_FOUND, VERSION_NOT_FOUND, INVALID_PAYLOAD, TOO_LARGE,
     REQUEST_ID_REUSED, DEPENDENCY_UNAVAILABLE (nothing was accepted).
+    """
+    CallFunction: _aio.UnaryUnaryMultiCallable[_invocation_service_pb2.CallFunctionRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """Calls a function as HTTP knows it: the body is the payload, as it is, and the
+    answer the result, as it is, each with its content type. JSON keeps its
+    digits and bytes are bytes. For webhooks, and for exactness. It is an
+    invocation like any other; its id is in the header `x-faas-invocation-id`
+    (gRPC: initial metadata), of errors too.
+
+    It waits until the invocation has ended: to the call's deadline less a
+    second; without one, for the function's timeout and 30 s more in which it
+    may wait for a worker. Whoever disconnects does not harm it.
+
+    Whatever is no result is an error. Those of the function's own doing have
+    its code in the header `x-faas-error`; those without are the platform's.
+    Errors: FUNCTION_FAILED, FUNCTION_TIMED_OUT, INVOCATION_DEAD_LETTERED,
+    INVOCATION_CANCELLED, STILL_RUNNING, FUNCTION_NOT_FOUND, VERSION_NOT_FOUND,
+    INVALID_PAYLOAD, TOO_LARGE, DEPENDENCY_UNAVAILABLE (nothing was accepted).
     """
     GetInvocation: _aio.UnaryUnaryMultiCallable[_invocation_service_pb2.GetInvocationRequest, _invocation_pb2.Invocation]  # type: ignore[assignment]
     """One record; with `wait`, as it is when it has ended or the wait has.
@@ -149,6 +184,29 @@ class InvocationServiceServicer(metaclass=_abc_1.ABCMeta):
         A function that fails is a good answer whose record holds the error.
         Errors: FUNCTION_NOT_FOUND, VERSION_NOT_FOUND, INVALID_PAYLOAD, TOO_LARGE,
         REQUEST_ID_REUSED, DEPENDENCY_UNAVAILABLE (nothing was accepted).
+        """
+
+    @_abc_1.abstractmethod
+    def CallFunction(
+        self,
+        request: _invocation_service_pb2.CallFunctionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """Calls a function as HTTP knows it: the body is the payload, as it is, and the
+        answer the result, as it is, each with its content type. JSON keeps its
+        digits and bytes are bytes. For webhooks, and for exactness. It is an
+        invocation like any other; its id is in the header `x-faas-invocation-id`
+        (gRPC: initial metadata), of errors too.
+
+        It waits until the invocation has ended: to the call's deadline less a
+        second; without one, for the function's timeout and 30 s more in which it
+        may wait for a worker. Whoever disconnects does not harm it.
+
+        Whatever is no result is an error. Those of the function's own doing have
+        its code in the header `x-faas-error`; those without are the platform's.
+        Errors: FUNCTION_FAILED, FUNCTION_TIMED_OUT, INVOCATION_DEAD_LETTERED,
+        INVOCATION_CANCELLED, STILL_RUNNING, FUNCTION_NOT_FOUND, VERSION_NOT_FOUND,
+        INVALID_PAYLOAD, TOO_LARGE, DEPENDENCY_UNAVAILABLE (nothing was accepted).
         """
 
     @_abc_1.abstractmethod

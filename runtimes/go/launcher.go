@@ -5,6 +5,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"unicode/utf8"
 )
 
 func main() {
@@ -94,7 +96,7 @@ func serve(connection *os.File, binary string, load faasHeader) {
 }
 
 // run is one run of the program: what it printed, as JSON.
-func run(binary string, payload []byte, context map[string]string) ([]byte, *faasHeader) {
+func run(binary string, payload []byte, context map[string]string) (faasResult, *faasHeader) {
 	command := exec.Command(binary)
 	for _, entry := range os.Environ() {
 		if !strings.HasPrefix(entry, "FUNCTION_PAYLOAD=") {
@@ -104,7 +106,7 @@ func run(binary string, payload []byte, context map[string]string) ([]byte, *faa
 	for name, value := range context {
 		command.Env = append(command.Env, name+"="+value)
 	}
-	if len(payload) <= faasMaxVariable {
+	if len(payload) <= faasMaxVariable && utf8.Valid(payload) && !bytes.ContainsRune(payload, 0) {
 		command.Env = append(command.Env, "FUNCTION_PAYLOAD="+string(payload))
 	}
 	command.Stderr = os.Stderr
@@ -116,12 +118,13 @@ func run(binary string, payload []byte, context map[string]string) ([]byte, *faa
 	if len(printed) > faasMaxResult {
 		command.Process.Kill()
 		command.Wait()
-		return nil, faasTooLarge()
+		return faasResult{}, faasTooLarge()
 	}
 	if err = command.Wait(); err != nil {
-		return nil, crashed(err)
+		return faasResult{}, crashed(err)
 	}
-	return document(printed)
+	content, failure := document(printed)
+	return faasResult{content, faasJSON}, failure
 }
 
 // document is printed as JSON: as it is if it parses, otherwise as a string.

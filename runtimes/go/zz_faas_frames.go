@@ -23,7 +23,15 @@ const (
 	faasMaxText   = 8 << 10
 	// Beyond it execve refuses a variable.
 	faasMaxVariable = 120 << 10
+	faasJSON        = "application/json"
+	faasRaw         = "application/octet-stream"
 )
+
+// faasResult is what a handler or a program answered.
+type faasResult struct {
+	content     []byte
+	contentType string
+}
 
 // faasHeader is every header: what a frame does not have is empty.
 type faasHeader struct {
@@ -40,6 +48,8 @@ type faasHeader struct {
 	Attempt         int                `json:"attempt,omitempty"`
 	Deadline        float64            `json:"deadline_unix_s,omitempty"`
 	Traceparent     string             `json:"traceparent,omitempty"`
+	PayloadType     string             `json:"payload_type,omitempty"`
+	ContentType     string             `json:"content_type,omitempty"`
 	Code            string             `json:"code,omitempty"`
 	ErrorType       string             `json:"error_type,omitempty"`
 	Message         string             `json:"message,omitempty"`
@@ -92,13 +102,13 @@ func faasReceive(connection io.Reader) (header faasHeader, body []byte, err erro
 }
 
 // faasAnswer sends what one invocation came to.
-func faasAnswer(connection io.Writer, result []byte, failure *faasHeader) error {
-	answer := faasHeader{Type: "result"}
+func faasAnswer(connection io.Writer, result faasResult, failure *faasHeader) error {
+	answer := faasHeader{Type: "result", ContentType: result.contentType}
 	if failure != nil {
-		answer, result = *failure, nil
+		answer, result.content = *failure, nil
 	}
 	answer.Metrics = faasMetrics()
-	return faasSend(connection, answer, result)
+	return faasSend(connection, answer, result.content)
 }
 
 // faasEnvironment is an invocation's context as variables.
@@ -111,7 +121,15 @@ func faasEnvironment(load, invoke faasHeader) map[string]string {
 		"FAAS_ATTEMPT":          strconv.Itoa(invoke.Attempt),
 		"FAAS_DEADLINE":         strconv.FormatFloat(invoke.Deadline, 'f', -1, 64),
 		"FAAS_TRACEPARENT":      invoke.Traceparent,
+		"FAAS_PAYLOAD_TYPE":     faasPayloadType(invoke.PayloadType),
 	}
+}
+
+func faasPayloadType(given string) string {
+	if given == "" {
+		return faasJSON
+	}
+	return given
 }
 
 // faasPayload is the payload that the environment holds, where no worker sends one.
@@ -126,9 +144,12 @@ func faasPayload() []byte {
 }
 
 // faasPrint ends a run without a worker: the result on output, a failure on stderr.
-func faasPrint(output io.Writer, result []byte, failure *faasHeader) int {
+func faasPrint(output io.Writer, result faasResult, failure *faasHeader) int {
 	if failure == nil {
-		fmt.Fprintf(output, "%s\n", result)
+		output.Write(result.content)
+		if result.contentType == faasJSON {
+			fmt.Fprintln(output)
+		}
 		return 0
 	}
 	for _, text := range []string{failure.Code, failure.Message, failure.Stack} {

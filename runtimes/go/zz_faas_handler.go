@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"runtime"
 	"strconv"
 	"strings"
@@ -57,7 +58,7 @@ func faasServe(handler faasHandler, module string) {
 }
 
 // faasCall calls the handler once. A panic is the function's error, as a returned one is.
-func faasCall(handler faasHandler, module string, payload []byte, deadline float64) (result []byte, failure *faasHeader) {
+func faasCall(handler faasHandler, module string, payload []byte, deadline float64) (result faasResult, failure *faasHeader) {
 	ctx := context.Background()
 	if deadline > 0 {
 		var cancel context.CancelFunc
@@ -78,9 +79,31 @@ func faasCall(handler faasHandler, module string, payload []byte, deadline float
 	if err != nil {
 		failure = faasFailure("FUNCTION_ERROR", err.Error())
 		failure.ErrorType = fmt.Sprintf("%T", err)
-		return nil, failure
+		return faasResult{}, failure
 	}
-	return faasEncode(value)
+	return faasTyped(value)
+}
+
+// faasTyped is what a handler returned: a []byte is raw, and so are bytes and strings of
+// a type that says its ContentType; anything else is JSON.
+func faasTyped(value any) (faasResult, *faasHeader) {
+	result := faasResult{contentType: faasRaw}
+	typed, declared := value.(interface{ ContentType() string })
+	raw := reflect.ValueOf(value)
+	if content, ok := value.([]byte); ok {
+		result.content = content
+	} else if declared && raw.Kind() == reflect.String {
+		result = faasResult{[]byte(raw.String()), typed.ContentType()}
+	} else if declared && raw.Kind() == reflect.Slice && raw.Type().Elem().Kind() == reflect.Uint8 {
+		result = faasResult{raw.Bytes(), typed.ContentType()}
+	} else {
+		content, failure := faasEncode(value)
+		return faasResult{content, faasJSON}, failure
+	}
+	if len(result.content) > faasMaxResult {
+		return faasResult{}, faasTooLarge()
+	}
+	return result, nil
 }
 
 func faasEncode(value any) ([]byte, *faasHeader) {

@@ -15,6 +15,9 @@ const MAX_TEXT = 8 * 1024;
 // Beyond it execve refuses a variable.
 const MAX_VARIABLE_BYTES = 120 * 1024;
 
+const JSON_TYPE = 'application/json';
+const RAW_TYPE = 'application/octet-stream';
+
 // With its links resolved, as the stacks have it.
 const CODE_DIR = realpath(process.env.FUNCTION_CODE_DIR || '/app/function');
 const ownCgroup = !process.env.FUNCTION_CODE_DIR;
@@ -44,6 +47,9 @@ class Context {
     this.attempt = invoke.attempt ?? 1;
     this.deadline = invoke.deadline_unix_s;
     this.traceparent = invoke.traceparent ?? '';
+    this.payloadType = invoke.payload_type || JSON_TYPE;
+    /** The function may set the content type of its result. */
+    this.resultType = undefined;
   }
 
   /** Milliseconds until the deadline; infinite if there is none. */
@@ -60,6 +66,7 @@ class Context {
       FAAS_ATTEMPT: String(this.attempt),
       FAAS_DEADLINE: String(this.deadline ?? ''),
       FAAS_TRACEPARENT: this.traceparent,
+      FAAS_PAYLOAD_TYPE: this.payloadType,
     };
   }
 }
@@ -86,13 +93,13 @@ async function loadHandler(name) {
     Object.assign(process.env, context.environment());
     let value;
     try {
-      const given = JSON.parse(payload.toString());
+      const given = isJson(context.payloadType) ? JSON.parse(payload.toString()) : Buffer.from(payload);
       // One that declares one parameter is called with one; (...args) and defaults get both.
       value = await (callable.length === 1 ? callable(given) : callable(given, context));
     } catch (error) {
       throw raised(error);
     }
-    return encode(value);
+    return typed(value, context.resultType);
   };
 }
 
@@ -133,7 +140,8 @@ function sourceFile(name) {
 function runProgram(payload, context) {
   const environment = { ...process.env, ...context.environment() };
   delete environment.FUNCTION_PAYLOAD;
-  if (payload.length <= MAX_VARIABLE_BYTES) environment.FUNCTION_PAYLOAD = payload.toString();
+  const variable = payload.length <= MAX_VARIABLE_BYTES ? asText(payload) : undefined;
+  if (variable !== undefined && !variable.includes('\0')) environment.FUNCTION_PAYLOAD = variable;
   return new Promise((resolve, reject) => {
     const child = childProcess.spawn(process.execPath, [sourceFile('main')], {
       cwd: CODE_DIR,
@@ -156,7 +164,7 @@ function runProgram(payload, context) {
       try {
         if (size > MAX_RESULT_BYTES) throw tooLarge();
         if (code !== 0) throw crashed(code, signal);
-        resolve(asDocument(Buffer.concat(pieces)));
+        resolve({ result: asDocument(Buffer.concat(pieces)), type: JSON_TYPE });
       } catch (failure) {
         reject(failure);
       }
@@ -165,6 +173,30 @@ function runProgram(payload, context) {
 }
 
 // --- Results -------------------------------------------------------------------------------
+
+function isJson(type) {
+  return /^(?:(?:application|text)\/json|[^/;]+\/[^/;]+\+json)$/i.test(type.split(';')[0].trim());
+}
+
+/** What a handler returned and the type it chose, if any, as bytes and content type. */
+function typed(value, type) {
+  if (type !== undefined && typeof type !== 'string') {
+    throw new Failure('BAD_OUTPUT', 'context.resultType is no string', { type: 'TypeError' });
+  }
+  if (value instanceof ArrayBuffer || ArrayBuffer.isView(value)) {
+    const view = ArrayBuffer.isView(value) ? [value.buffer, value.byteOffset, value.byteLength] : [value];
+    return { result: limited(Buffer.from(...view)), type: type || RAW_TYPE };
+  }
+  if (!type || isJson(type)) return { result: encode(value), type: type || JSON_TYPE };
+  if (typeof value === 'string') return { result: limited(Buffer.from(value)), type };
+  const message = `a result of type ${type} is a Buffer or a string, not ${value === null ? 'null' : typeof value}`;
+  throw new Failure('BAD_OUTPUT', message, { type: 'TypeError' });
+}
+
+function limited(result) {
+  if (result.length > MAX_RESULT_BYTES) throw tooLarge();
+  return result;
+}
 
 function encode(value) {
   let text;
@@ -175,9 +207,7 @@ function encode(value) {
   } catch (error) {
     throw new Failure('BAD_OUTPUT', `the result is not JSON: ${error.message}`, { type: error.name });
   }
-  const result = Buffer.from(text);
-  if (result.length > MAX_RESULT_BYTES) throw tooLarge();
-  return result;
+  return limited(Buffer.from(text));
 }
 
 /** JSON.stringify makes null of what it cannot say; here that is an error. */
@@ -197,13 +227,18 @@ function checkValue(value, depth) {
   }
 }
 
-function asDocument(printed) {
-  let text;
+/** Bytes that are UTF-8, as text; undefined for others. */
+function asText(bytes) {
   try {
-    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(printed);
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch {
-    throw new Failure('BAD_OUTPUT', 'what the program printed is not UTF-8');
+    return undefined;
   }
+}
+
+function asDocument(printed) {
+  const text = asText(printed);
+  if (text === undefined) throw new Failure('BAD_OUTPUT', 'what the program printed is not UTF-8');
   const document = text.trim();
   if (!document) return Buffer.from('null');
   try {
@@ -355,9 +390,11 @@ async function serve(connection) {
   await connection.send({ type: 'loaded' });
   for (let frame = await connection.receive(); frame; frame = await connection.receive()) {
     let result;
-    let answer = { type: 'result' };
+    let answer;
     try {
-      result = await call(frame.body, new Context(loading, frame.header));
+      const answered = await call(frame.body, new Context(loading, frame.header));
+      result = answered.result;
+      answer = { type: 'result', content_type: answered.type };
     } catch (failure) {
       answer = asFailure(failure).header;
     }
@@ -380,8 +417,9 @@ async function runOnce() {
   const loading = { handler: env.FUNCTION_HANDLER || 'main.handler' };
   try {
     const call = await prepare(loading);
-    const result = await call(payload, new Context(loading, {}));
-    print(`${result}\n`, () => process.exit(0));
+    const context = new Context(loading, { payload_type: env.FAAS_PAYLOAD_TYPE });
+    const { result, type } = await call(payload, context);
+    print(isJson(type) ? `${result}\n` : result, () => process.exit(0));
   } catch (failure) {
     const { code, message, stack } = asFailure(failure).header;
     const text = [code, message, stack].filter(Boolean).join('\n');

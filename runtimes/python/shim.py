@@ -7,6 +7,7 @@ import inspect
 import json
 import math
 import os
+import re
 import resource
 import signal
 import socket
@@ -23,6 +24,9 @@ MAX_STACK_CHARACTERS = 8 * 1024
 MAX_MESSAGE_CHARACTERS = 4 * 1024
 # Beyond it execve refuses a variable (128 KiB with the name and the NUL).
 MAX_VARIABLE_BYTES = 120 * 1024
+
+JSON = re.compile(r"(?i)(application|text)/json|[^/;]+/[^/;]+\+json")
+JSON_TYPE, RAW_TYPE = "application/json", "application/octet-stream"
 
 # A function that ends its process has no answer: FUNCTION_CRASHED, with its exit code.
 EXITS = (SystemExit, KeyboardInterrupt, GeneratorExit)
@@ -59,6 +63,9 @@ class Context:
         self.attempt = invoke.get("attempt", 1)
         self.deadline = invoke.get("deadline_unix_s")
         self.traceparent = invoke.get("traceparent", "")
+        self.payload_type = invoke.get("payload_type") or JSON_TYPE
+        self.result_type = None
+        """The function may set the content type of its result."""
 
     def remaining_s(self):
         """Seconds until the deadline; infinite if there is none."""
@@ -74,6 +81,7 @@ class Context:
             "FAAS_ATTEMPT": str(self.attempt),
             "FAAS_DEADLINE": "" if self.deadline is None else repr(self.deadline),
             "FAAS_TRACEPARENT": self.traceparent,
+            "FAAS_PAYLOAD_TYPE": self.payload_type,
         }
 
 
@@ -100,9 +108,11 @@ class Handler:
         self._takes_context = takes_two(self._callable)
 
     def call(self, payload, context):
+        """The result and its content type. Raises Failure."""
         os.environ.update(context.environment())
         try:
-            arguments = (json.loads(payload), context)[: 2 if self._takes_context else 1]
+            given = json.loads(payload) if is_json(context.payload_type) else payload
+            arguments = (given, context)[: 2 if self._takes_context else 1]
             value = self._callable(*arguments)
             if inspect.isawaitable(value):
                 value = self._run(value)
@@ -110,7 +120,7 @@ class Handler:
             raise
         except BaseException as error:
             raise raised(error) from None
-        return encode(value)
+        return typed(value, context.result_type)
 
     def _run(self, awaitable):
         # One loop for the sandbox's life: what module state holds may belong to it.
@@ -132,8 +142,11 @@ class Program:
     def call(self, payload, context):
         environment = dict(os.environ, **context.environment())
         environment.pop("FUNCTION_PAYLOAD", None)
-        if len(payload) <= MAX_VARIABLE_BYTES:
-            environment["FUNCTION_PAYLOAD"] = payload.decode()
+        if len(payload) <= MAX_VARIABLE_BYTES and b"\0" not in payload:
+            try:
+                environment["FUNCTION_PAYLOAD"] = payload.decode()
+            except UnicodeDecodeError:
+                pass  # the file has it
         command = [sys.executable, os.path.join(CODE_DIR, "main.py")]
         with subprocess.Popen(
             command, cwd=CODE_DIR, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
@@ -144,7 +157,7 @@ class Program:
                 raise too_large()
         if child.returncode:
             raise crashed(child.returncode)
-        return as_document(printed)
+        return as_document(printed), JSON_TYPE
 
 
 def takes_two(function):
@@ -161,6 +174,33 @@ def takes_two(function):
 # --- Results -------------------------------------------------------------------------------
 
 
+def is_json(content_type):
+    return JSON.fullmatch(content_type.partition(";")[0].strip()) is not None
+
+
+def typed(value, content_type):
+    """What a handler returned and the type it chose, if any, as bytes and content type."""
+    if content_type is not None and not isinstance(content_type, str):
+        raise Failure("BAD_OUTPUT", "context.result_type is no string", "TypeError")
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return limited(bytes(value)), content_type or RAW_TYPE
+    if content_type is None or is_json(content_type):
+        return encode(value), content_type or JSON_TYPE
+    if isinstance(value, str):
+        try:
+            return limited(value.encode("utf-8")), content_type
+        except UnicodeEncodeError:
+            raise Failure("BAD_OUTPUT", "the result has a lone surrogate") from None
+    message = f"a result of type {content_type} is bytes or a string, not {type(value).__name__}"
+    raise Failure("BAD_OUTPUT", message, "TypeError")
+
+
+def limited(result):
+    if len(result) > MAX_RESULT_BYTES:
+        raise too_large()
+    return result
+
+
 def encode(value):
     """`value` as JSON. Raises Failure."""
     try:
@@ -170,9 +210,7 @@ def encode(value):
     except Exception as error:
         message = f"the result is not JSON: {describe(error)}"
         raise Failure("BAD_OUTPUT", message, type(error).__name__) from None
-    if len(result) > MAX_RESULT_BYTES:
-        raise too_large()
-    return result
+    return limited(result)
 
 
 def check_depth(value, depth=0):
@@ -372,8 +410,8 @@ def serve(connection):
             return
         header, payload = frame
         try:
-            result = function.call(payload, Context(loading, header))
-            answer = {"type": "result"}
+            result, content_type = function.call(payload, Context(loading, header))
+            answer = {"type": "result", "content_type": content_type}
         except Failure as failure:
             result, answer = b"", failure.header
         # What was printed is out before the answer is: logs are complete when it comes.
@@ -393,7 +431,8 @@ def run_once():
         payload = os.environ.get("FUNCTION_PAYLOAD", "null").encode()
     try:
         loading = {"handler": os.environ.get("FUNCTION_HANDLER", "main.handler")}
-        result = load(loading).call(payload, Context(loading, {}))
+        context = Context(loading, {"payload_type": os.environ.get("FAAS_PAYLOAD_TYPE")})
+        result, content_type = load(loading).call(payload, context)
     except Failure as failure:
         flush()
         for part in ("code", "message", "stack"):
@@ -401,7 +440,7 @@ def run_once():
                 sys.stderr.write(f"{failure.header[part]}\n")
         return 1
     flush()
-    result_output.write(result + b"\n")
+    result_output.write(result + b"\n" if is_json(content_type) else result)
     result_output.flush()
     return 0
 

@@ -28,6 +28,9 @@ STRIPPED_PREFIXES = (
     "x-authenticated-",
     "x-remote-",
 )
+# CallFunction's: it takes bodies of any content type.
+CALL_PATH = "/functions/[^/:?]+:call"
+
 STRIPPED_HEADERS = ("forwarded", "x-real-ip", "remote-user")
 
 
@@ -56,6 +59,7 @@ def render(settings: EnvoySettings) -> str:
         stripped_prefixes=STRIPPED_PREFIXES,
         stripped_headers=STRIPPED_HEADERS,
         services=PUBLIC_SERVICES,
+        call_path=CALL_PATH,
         descriptors=_descriptors(),
         response_limit_bytes=RESPONSE_LIMIT_BYTES,
         headers_limit_kb=HEADERS_LIMIT_KB,

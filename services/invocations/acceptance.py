@@ -59,7 +59,13 @@ class Acceptance:
         return uuid
 
     async def accept(
-        self, invocation_id: UUID, request: InvokeRequest, payload: bytes, call: Call
+        self,
+        invocation_id: UUID,
+        request: InvokeRequest,
+        payload: bytes,
+        call: Call,
+        *,
+        payload_type: str = "application/json",
     ) -> Record:
         """Commit what `request` asks for and offer it.
 
@@ -81,12 +87,13 @@ class Acceptance:
             function_version=resolved.version.version,
             timeout_ms=max(1, round(resolved.version.timeout.ToTimedelta().total_seconds() * 1000)),
             payload=payload,
+            payload_type=payload_type,
             labels=dict(request.labels),
             retry_policy=_retry_policy(resolved),
             max_age_s=_max_age_s(resolved),
             not_before=_not_before(request),
             request_id=request_id or None,
-            digest=_digest(request, payload) if request_id else None,
+            digest=_digest(request, payload, payload_type) if request_id else None,
             offer=self._feeder.has_room,
         )
         if offered:
@@ -129,8 +136,8 @@ def _not_before(request: InvokeRequest) -> datetime | None:
     return moment
 
 
-def _digest(request: InvokeRequest, payload: bytes) -> bytes:
+def _digest(request: InvokeRequest, payload: bytes, payload_type: str) -> bytes:
     """Of what was asked for, so that another request under the same id is told apart."""
     digest = hashlib.sha256(payload)
-    digest.update(f"|{request.function_version}".encode())
+    digest.update(f"|{payload_type}|{request.function_version}".encode())
     return digest.digest()

@@ -62,7 +62,11 @@ class Functions:
         request = ResolveFunctionRequest(function_id=name_or_id, version=version)
         async with mesh_errors("FunctionService"):
             answer = await self._registry.ResolveFunction(
-                request, timeout=RESOLVE_S, metadata=(("x-request-id", request_id),)
+                request,
+                timeout=RESOLVE_S,
+                metadata=(("x-request-id", request_id),),
+                # It may just be starting again: that is waited for, within the same time.
+                wait_for_ready=True,
             )
         # A change that came meanwhile may have been of this function.
         if self._watching and self._changes == changes:

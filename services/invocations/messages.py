@@ -4,13 +4,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from faas.json_values import NotJson, from_json
+from faas.json_values import NotJson, check, from_json, is_json
 from faas.v1.execution_pb2 import Directive, Report
 from faas.v1.invocation_pb2 import Attempt as AttemptMessage
 from faas.v1.invocation_pb2 import Invocation, InvocationEvent
 from services import ids
+from services.content_types import JSON, is_content_type
 from services.invocations.attempts import Attempt
 from services.invocations.records import Ending, Record
 from services.invocations.watches import Event
@@ -30,6 +32,8 @@ def to_proto(record: Record, *, listed: bool = False) -> Invocation:
         labels=record.labels,
         runtime_image=record.runtime_image or "",
         logs_truncated=record.logs_truncated,
+        payload_type=record.payload_type,
+        result_type=record.result_type or "",
         created_at=_timestamp(record.created_at),
         started_at=_timestamp(record.started_at),
         completed_at=_timestamp(record.completed_at),
@@ -46,10 +50,15 @@ def to_proto(record: Record, *, listed: bool = False) -> Invocation:
     if record.status == "pending":
         shown.next_attempt_at.CopyFrom(_timestamp(record.due_at) or Timestamp())
     if not listed:
-        shown.payload.CopyFrom(from_json(record.payload))
-        if record.result is not None:
-            shown.result.CopyFrom(from_json(record.result))
+        _show(shown.payload, record.payload, record.payload_type)
+        _show(shown.result, record.result, record.result_type)
     return shown
+
+
+def _show(field: Value, document: bytes | None, content_type: str | None) -> None:
+    """Show in `field` what is JSON; bytes of other types are for the raw calls."""
+    if document is not None and is_json(content_type or JSON):
+        field.CopyFrom(from_json(document))
 
 
 def event_to_proto(event: Event, *, cursor: str) -> InvocationEvent:
@@ -57,8 +66,7 @@ def event_to_proto(event: Event, *, cursor: str) -> InvocationEvent:
     shown = InvocationEvent(lines=event.lines, cursor=cursor, last=event.last)
     if event.record is not None:
         shown.invocation.CopyFrom(to_proto(event.record, listed=True))
-        if event.record.result is not None:
-            shown.invocation.result.CopyFrom(from_json(event.record.result))
+        _show(shown.invocation.result, event.record.result, event.record.result_type)
     return shown
 
 
@@ -115,7 +123,7 @@ def to_ending(report: Report.Finished, *, max_result_bytes: int) -> Ending:
     status = Invocation.Status.Name(report.status).lower()
     error = _error_from_proto(report.error) if report.HasField("error") else None
     if report.status == Invocation.COMPLETED:
-        error = _refusal(report.result, max_result_bytes)
+        error = _refusal(report, max_result_bytes)
         status = "completed" if error is None else "failed"
     elif report.status not in (Invocation.FAILED, Invocation.TIMED_OUT):
         status = "failed"
@@ -124,7 +132,7 @@ def to_ending(report: Report.Finished, *, max_result_bytes: int) -> Ending:
     return Ending(
         status=status,
         result=report.result if completed else None,
-        result_type=(report.result_type or "application/json") if completed else None,
+        result_type=(report.result_type or JSON) if completed else None,
         error=error,
         metrics=_metrics_from_proto(report.metrics),
         runtime_image=_storable(report.runtime_image),
@@ -132,12 +140,17 @@ def to_ending(report: Report.Finished, *, max_result_bytes: int) -> Ending:
     )
 
 
-def _refusal(result: bytes, max_bytes: int) -> dict[str, Any] | None:
-    if len(result) > max_bytes:
+def _refusal(report: Report.Finished, max_bytes: int) -> dict[str, Any] | None:
+    if len(report.result) > max_bytes:
         text = f"The result is larger than the {max_bytes} bytes that are kept."
         return _error(Invocation.OUTPUT_TOO_LARGE, text)
+    result_type = report.result_type or JSON
+    if not is_content_type(result_type):
+        return _error(Invocation.BAD_OUTPUT, "The result's content type is none.")
+    if not is_json(result_type):
+        return None
     try:
-        from_json(result)
+        check(report.result)
     except NotJson as error:
         return _error(Invocation.BAD_OUTPUT, f"The result is no JSON value: {error}.")
     return None

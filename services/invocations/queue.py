@@ -11,6 +11,7 @@ from uuid import UUID
 
 from redis.asyncio import Redis
 
+from faas.json_values import is_json
 from services import ids
 from services.invocations.records import Record
 
@@ -18,7 +19,7 @@ QUEUE = "faas:queue:faas_executions"
 PROCESSING = f"{QUEUE}:processing:"
 """Followed by `<worker>:<boot>`: what that start of a worker has taken."""
 
-# A payload up to this size travels in the message, for people who look; the worker
+# A JSON payload up to this size travels in the message, for people who look; the worker
 # is given it with the grant.
 SHOWN_PAYLOAD_BYTES = 4096
 
@@ -82,7 +83,7 @@ def make_message(record: Record) -> bytes:
     }
     if record.alone:
         message["alone"] = True
-    if len(record.payload) <= SHOWN_PAYLOAD_BYTES:
+    if len(record.payload) <= SHOWN_PAYLOAD_BYTES and is_json(record.payload_type):
         message["payload"] = json.loads(record.payload)
     else:
         message["payload_omitted"] = True

@@ -6,11 +6,14 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from uuid import UUID
 
+from google.api.httpbody_pb2 import HttpBody
+
 from faas.json_values import NotJson, to_json
 from faas.v1.execution_pb2 import Directive
 from faas.v1.execution_service_pb2 import ReportExecutionsRequest, ReportExecutionsResponse
 from faas.v1.invocation_pb2 import Invocation, InvocationEvent
 from faas.v1.invocation_service_pb2 import (
+    CallFunctionRequest,
     GetInvocationLogsRequest,
     GetInvocationLogsResponse,
     GetInvocationRequest,
@@ -24,6 +27,7 @@ from faas.v1.invocation_service_pb2 import (
 from faas.v1.worker_pb2 import DrainWorkerRequest, GetWorkerRequest, ResumeWorkerRequest, Worker
 from services import ids
 from services.errors import InvalidField, InvalidPayload, InvocationNotFound, TooLarge
+from services.invocations import calls
 from services.invocations.acceptance import Acceptance
 from services.invocations.logs import Logs, Position
 from services.invocations.messages import event_to_proto, to_proto
@@ -38,6 +42,8 @@ from services.server import Call
 MAX_WAIT_S = 900.0
 # What is kept of a caller's deadline for the answer itself.
 ANSWER_S = 1.0
+# What is allowed for waiting for a worker, where a caller does not say how long it waits.
+QUEUE_S = 30.0
 
 
 class InvocationServicer:
@@ -78,6 +84,27 @@ class InvocationServicer:
         if record.id != key:
             record = await self._ended(record.id, wait_s)
         return to_proto(record)
+
+    async def CallFunction(self, request: CallFunctionRequest, call: Call) -> HttpBody:
+        """Accept raw bytes, wait, and answer with the result's."""
+        payload, payload_type = calls.payload_of(request.body)
+        self._check_size("body", payload)
+        asked = InvokeRequest(
+            function_id=request.function_id, function_version=request.function_version
+        )
+        key = ids.new_uuid()
+        async with self._waiters.waiter(key) as waiter:
+            record = await self._acceptance.accept(
+                key, asked, payload, call, payload_type=payload_type
+            )
+            call.answer_metadata.update(calls.headers_of(record))
+            wait_s = _patience_s(record, call)
+            if record.id == key:
+                record = await waiter.wait(wait_s) or await self._find(key)
+        if record.id != key:
+            record = await self._ended(record.id, wait_s)
+        call.answer_metadata.update(calls.headers_of(record))
+        return calls.result_of(record)
 
     async def GetInvocation(self, request: GetInvocationRequest, call: Call) -> Invocation:
         """One record, now or when it has ended."""
@@ -181,13 +208,16 @@ class InvocationServicer:
             payload = to_json(request.payload)
         except NotJson as error:
             raise InvalidPayload.of("payload", str(error)) from error
-        if len(payload) > self._max_payload_bytes:
-            raise TooLarge(
-                f"payload: is {len(payload)} bytes as JSON; at most"
-                f" {self._max_payload_bytes} are taken.",
-                metadata={"limit_bytes": str(self._max_payload_bytes)},
-            )
+        self._check_size("payload", payload)
         return payload
+
+    def _check_size(self, field: str, payload: bytes) -> None:
+        most = self._max_payload_bytes
+        if len(payload) > most:
+            raise TooLarge(
+                f"{field}: is {len(payload)} bytes; at most {most} are taken.",
+                metadata={"limit_bytes": str(most)},
+            )
 
 
 class ExecutionServicer:
@@ -246,6 +276,13 @@ def _invocation(text: str) -> UUID:
     if key is None:  # the proto's rule lets through what only looks like a UUID
         raise InvalidField.of("invocation_id", "must be 'inv-' and a lower-case UUID")
     return key
+
+
+def _patience_s(record: Record, call: Call) -> float:
+    """How long a call without a `wait` of its own waits."""
+    left = call.time_left_s()
+    most = record.timeout_ms / 1000 + QUEUE_S if left is None else left - ANSWER_S
+    return min(most, MAX_WAIT_S)
 
 
 def _wait_s(request: InvokeRequest | GetInvocationRequest, call: Call) -> float:

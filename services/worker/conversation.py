@@ -8,12 +8,13 @@ import asyncio
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from faas.json_values import MAX_DEPTH, NotJson, dumps, loads
+from faas.json_values import NotJson, check, is_json
 from faas.v1.invocation_pb2 import Invocation
+from services.content_types import JSON, is_content_type
 from services.worker.frames import (
     BodyTooLarge,
     BrokenFrame,
@@ -47,6 +48,7 @@ class Answer:
 
     failure: FunctionFailure | None = None
     result: bytes = b""
+    result_type: str = JSON
     cpu_time_s: float | None = None
     peak_memory_bytes: int | None = None
 
@@ -136,6 +138,7 @@ class Conversation:
             "attempt": assignment.attempt,
             "timeout_s": assignment.timeout_s,
             "deadline_unix_s": deadline_unix_s,
+            "payload_type": assignment.payload_type,
         }
         return await self._ask(Frame(header, assignment.payload), "result")
 
@@ -176,11 +179,25 @@ def flooded(kill_bytes: int) -> FunctionFailure:
 
 def _succeeded(frame: Frame) -> Answer:
     metrics = frame.header.get("metrics")
+    answer = Answer(
+        None,
+        frame.body,
+        frame.header.get("content_type", JSON),
+        _cpu_time_s(metrics),
+        _peak_memory_bytes(metrics),
+    )
+    if not isinstance(answer.result_type, str) or not is_content_type(answer.result_type):
+        return _spoilt(answer, "The result's content type is none.")
     try:
-        return Answer(None, _checked(frame.body), _cpu_time_s(metrics), _peak_memory_bytes(metrics))
+        if is_json(answer.result_type):
+            check(frame.body)
     except NotJson as error:
-        failure = bad_output(f"The result is not JSON: {error}.")
-        return Answer(failure, b"", _cpu_time_s(metrics), _peak_memory_bytes(metrics))
+        return _spoilt(answer, f"The result is not JSON: {error}.")
+    return answer
+
+
+def _spoilt(answer: Answer, message: str) -> Answer:
+    return replace(answer, failure=bad_output(message), result=b"", result_type=JSON)
 
 
 def _failed(header: Mapping[str, Any]) -> Answer:
@@ -196,31 +213,11 @@ def _failed(header: Mapping[str, Any]) -> Answer:
         exit_code=exit_code if type(exit_code) is int and 0 <= exit_code <= 255 else 0,
     )
     metrics = header.get("metrics")
-    return Answer(failure, b"", _cpu_time_s(metrics), _peak_memory_bytes(metrics))
-
-
-def _checked(result: bytes) -> bytes:
-    """`result` if it is a JSON document as the record takes it. Raises NotJson."""
-    try:
-        # json.loads would take UTF-16 for JSON too.
-        result.decode()
-    except UnicodeDecodeError as error:
-        raise NotJson("it is not UTF-8") from error
-    document = loads(result)
-    level: list[Any] = [document]
-    for _ in range(MAX_DEPTH):
-        level = [item for value in level for item in _items(value)]
-    if any(isinstance(value, dict | list) for value in level):
-        raise NotJson(f"it is nested deeper than {MAX_DEPTH} levels")
-    # Writing it again finds lone surrogates and numbers beyond a double.
-    dumps(document)
-    return result
-
-
-def _items(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else []
+    return Answer(
+        failure,
+        cpu_time_s=_cpu_time_s(metrics),
+        peak_memory_bytes=_peak_memory_bytes(metrics),
+    )
 
 
 def _too_large(limit: int) -> FunctionFailure:

@@ -47,7 +47,6 @@ IMAGES = {
 BUILD_IMAGE = "faas-build-go:latest"
 # How often it looks for images that came or went, and for containers that were left.
 TEND_S = 10.0
-MAX_VARIABLE_BYTES = 120 * 1024
 
 log = structlog.get_logger()
 
@@ -121,6 +120,7 @@ class DockerRuntime:
         return Verdict(
             failure=answer.failure,
             result=answer.result,
+            result_type=answer.result_type,
             startup_s=handed - started,
             run_s=ended - handed,
             cpu_time_s=answer.cpu_time_s,
@@ -235,8 +235,8 @@ def _link_or_copy(source: Path, target: Path) -> None:
 def _environment(assignment: Assignment) -> dict[str, str]:
     """What the container is created with: never the user's variables, which anyone may inspect."""
     environment = {**ENVIRONMENT, "FUNCTION_HANDLER": assignment.spec.handler}
-    if len(assignment.payload) <= MAX_VARIABLE_BYTES:
-        environment["FUNCTION_PAYLOAD"] = assignment.payload.decode()
+    if (variable := assignment.payload_variable) is not None:
+        environment["FUNCTION_PAYLOAD"] = variable
     return environment
 
 

@@ -37,7 +37,6 @@ from services.worker.sandbox_dirs import SandboxDir, SandboxDirs
 STARTUP_S = 30.0
 # From its answer to the end of its process and of its output.
 GRACE_S = 2.0
-MAX_VARIABLE_BYTES = 120 * 1024
 
 log = structlog.get_logger()
 
@@ -108,6 +107,7 @@ class ProcessRuntime:
         return Verdict(
             failure=answer.failure,
             result=answer.result,
+            result_type=answer.result_type,
             startup_s=handed - started,
             run_s=ended - handed,
             cpu_time_s=answer.cpu_time_s,
@@ -139,8 +139,8 @@ class ProcessRuntime:
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUNBUFFERED": "1",
         }
-        if len(assignment.payload) <= MAX_VARIABLE_BYTES:
-            environment["FUNCTION_PAYLOAD"] = assignment.payload.decode()
+        if (variable := assignment.payload_variable) is not None:
+            environment["FUNCTION_PAYLOAD"] = variable
         return Child(
             self._command(spec.runtime), cwd=code_dir, environment=environment, mark=sandbox.name
         )

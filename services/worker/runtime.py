@@ -13,6 +13,9 @@ from typing import Protocol
 
 from faas.v1.invocation_pb2 import Invocation
 
+# Beyond it execve refuses a variable (128 KiB with the name and the NUL).
+MAX_VARIABLE_BYTES = 120 * 1024
+
 
 class RuntimeUnavailable(Exception):
     """The platform cannot run this now: image missing, engine away, no space.
@@ -72,6 +75,16 @@ class Assignment:
     timeout_s: float
     context: Mapping[str, str] = field(default_factory=dict)
     """More for the function's context, such as `traceparent`."""
+
+    @property
+    def payload_variable(self) -> str | None:
+        """What `FUNCTION_PAYLOAD` holds; None where no variable could."""
+        if len(self.payload) > MAX_VARIABLE_BYTES or b"\0" in self.payload:
+            return None
+        try:
+            return self.payload.decode()
+        except UnicodeDecodeError:
+            return None
 
 
 @dataclass(frozen=True)

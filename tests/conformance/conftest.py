@@ -80,7 +80,11 @@ class Bench:
         )
 
     def assignment(
-        self, spec: FunctionSpec, payload: bytes = b"null", timeout_s: float = 60
+        self,
+        spec: FunctionSpec,
+        payload: bytes = b"null",
+        timeout_s: float = 60,
+        payload_type: str = "application/json",
     ) -> Assignment:
         return Assignment(
             invocation_id="inv-1",
@@ -88,18 +92,24 @@ class Bench:
             spec=spec,
             function_name="tried",
             payload=payload,
-            payload_type="application/json",
+            payload_type=payload_type,
             timeout_s=timeout_s,
             context={"traceparent": "00-a-b-01"},
         )
 
-    async def run(self, spec: FunctionSpec, payload: bytes = b"null", timeout_s: float = 60) -> Ran:
+    async def run(
+        self,
+        spec: FunctionSpec,
+        payload: bytes = b"null",
+        timeout_s: float = 60,
+        payload_type: str = "application/json",
+    ) -> Ran:
         failure = await self.runtime.prepare(spec)
         if failure is not None:
             return Ran(Verdict(failure=failure))
         lines: list[Line] = []
         verdict = await self.runtime.execute(
-            self.assignment(spec, payload, timeout_s), lines.append
+            self.assignment(spec, payload, timeout_s, payload_type), lines.append
         )
         return Ran(verdict, lines)
 

@@ -139,6 +139,62 @@ VARIABLES = {
     + '\nvar atImport = os.Getenv("KEY")\n\nfunc value(name string) any {\n'
     "\tif v, ok := os.LookupEnv(name); ok {\n\t\treturn v\n\t}\n\treturn nil\n}\n",
 }
+RAW = {
+    "python": "def handler(p):\n    assert type(p) is bytes\n    return p\n",
+    "node": "exports.handler = (p) => { if (!Buffer.isBuffer(p)) throw 1; return p; };\n",
+    "go": go("return []byte(payload), nil"),
+}
+# Answers its payload's bytes as what its own type was, in capital letters.
+TYPED = {
+    "python": "import os\ndef handler(p, c):\n"
+    "    assert os.environ['FAAS_PAYLOAD_TYPE'] == c.payload_type\n"
+    "    c.result_type = 'text/x-' + c.payload_type.upper().replace('/', '.')\n"
+    "    return p.decode()\n",
+    "node": "exports.handler = (p, c) => {\n"
+    "  if (process.env.FAAS_PAYLOAD_TYPE !== c.payloadType) throw 1;\n"
+    "  c.resultType = 'text/x-' + c.payloadType.toUpperCase().replace('/', '.');\n"
+    "  return p.toString();\n};\n",
+    "go": go("return Typed(payload), nil", "os", "strings")
+    + "\ntype Typed string\n\nfunc (Typed) ContentType() string {\n"
+    '\treturn "text/x-" + strings.ReplaceAll(strings.ToUpper('
+    'os.Getenv("FAAS_PAYLOAD_TYPE")), "/", ".")\n}\n',
+}
+PROBLEM = {
+    "python": "def handler(p, c):\n    c.result_type = 'application/problem+json'\n"
+    "    return {'n': 2**70}\n",
+    "node": "exports.handler = (p, c) => { c.resultType = 'application/problem+json';"
+    " return {n: 1}; };\n",
+    "go": go('return Problem(`{"n": 1180591620717411303424}`), nil')
+    + "\ntype Problem []byte\n\nfunc (Problem) ContentType() string {\n"
+    '\treturn "application/problem+json"\n}\n',
+}
+NO_TYPE = {
+    "python": "def handler(p, c):\n    c.result_type = 'a\\r\\nx: y'\n    return b''\n",
+    "node": "exports.handler = (p, c) => { c.resultType = 'a\\r\\nx: y';"
+    " return Buffer.alloc(0); };\n",
+    "go": go('return Bad("x"), nil')
+    + '\ntype Bad string\n\nfunc (Bad) ContentType() string {\n\treturn "a\\r\\nx: y"\n}\n',
+}
+HUGE_RAW = {
+    "python": "def handler(p):\n    return bytes((1 << 20) + 1)\n",
+    "node": "exports.handler = (p) => Buffer.alloc((1 << 20) + 1);\n",
+    "go": go("return make([]byte, (1<<20)+1), nil"),
+}
+PROGRAM_FILE = {
+    "python": "import os\nprint('FUNCTION_PAYLOAD' in os.environ)\n"
+    "print(open(os.environ['FUNCTION_PAYLOAD_FILE'], 'rb').read().hex())\n",
+    "node": "const bytes = require('fs').readFileSync(process.env.FUNCTION_PAYLOAD_FILE);\n"
+    "console.log('FUNCTION_PAYLOAD' in process.env ? 'True' : 'False');\n"
+    "console.log(bytes.toString('hex'));\n",
+    "go": go_program(
+        '_, there := os.LookupEnv("FUNCTION_PAYLOAD")\n'
+        '\tbytes, _ := os.ReadFile(os.Getenv("FUNCTION_PAYLOAD_FILE"))\n'
+        '\tfmt.Println(map[bool]string{true: "True", false: "False"}[there])\n'
+        '\tfmt.Printf("%x\\n", bytes)',
+        "fmt",
+        "os",
+    ),
+}
 PROGRAM = {
     "python": "import os, sys\nprint('log', file=sys.stderr)\n"
     "print(os.environ['FUNCTION_PAYLOAD'])\n",

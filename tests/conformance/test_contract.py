@@ -61,6 +61,8 @@ FAILURES = {
     "missing": (functions.MISSING, Invocation.FUNCTION_ERROR, 0),
     "not JSON": (functions.NOT_JSON, Invocation.BAD_OUTPUT, 0),
     "huge": (functions.HUGE, Invocation.OUTPUT_TOO_LARGE, 0),
+    "huge bytes": (functions.HUGE_RAW, Invocation.OUTPUT_TOO_LARGE, 0),
+    "no type": (functions.NO_TYPE, Invocation.BAD_OUTPUT, 0),
     "exit": (functions.EXIT, Invocation.FUNCTION_CRASHED, 7),
     "signal": (functions.SIGNAL, Invocation.FUNCTION_CRASHED, 137),
     "flood": (functions.FLOOD, Invocation.FUNCTION_CRASHED, 137),
@@ -133,6 +135,42 @@ async def test_programs(
     assert ran.verdict.failure is None
     assert json.loads(ran.verdict.result) == result
     assert ran.texts == lines
+
+
+BYTES = bytes(range(256)) * 100
+
+
+@pytest.mark.parametrize("content_type", ["application/octet-stream", "text/plain", "a/b; c=d"])
+async def test_bytes_come_and_go(bench: Bench, language: str, content_type: str) -> None:
+    spec = bench.spec(language, functions.RAW[language])
+    ran = await bench.run(spec, BYTES, payload_type=content_type)
+    assert ran.verdict.failure is None
+    assert ran.verdict.result == BYTES
+    assert ran.verdict.result_type == "application/octet-stream"
+
+
+async def test_a_result_of_another_type(bench: Bench, language: str) -> None:
+    spec = bench.spec(language, functions.TYPED[language])
+    ran = await bench.run(spec, "grüße".encode(), payload_type="text/plain")
+    assert ran.verdict.failure is None
+    assert ran.verdict.result == "grüße".encode()
+    assert ran.verdict.result_type == "text/x-TEXT.PLAIN"
+
+
+async def test_a_result_of_another_json_type(bench: Bench, language: str) -> None:
+    ran = await bench.run(bench.spec(language, functions.PROBLEM[language]))
+    assert ran.verdict.failure is None
+    assert ran.verdict.result_type == "application/problem+json"
+    number = json.loads(ran.verdict.result)["n"]
+    assert number == (1 if language == "node" else 2**70)
+
+
+async def test_a_program_finds_bytes_in_the_file(bench: Bench, language: str) -> None:
+    spec = bench.spec(language, functions.PROGRAM_FILE[language], "main")
+    for payload, in_variable in ((BYTES, False), (b"a\0b", False), (b"text", True)):
+        ran = await bench.run(spec, payload, payload_type="text/plain")
+        assert ran.verdict.failure is None
+        assert json.loads(ran.verdict.result) == f"{in_variable}\n{payload.hex()}"
 
 
 async def test_cancelling_kills(bench: Bench, language: str) -> None:
