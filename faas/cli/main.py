@@ -1,7 +1,8 @@
 """Puts the commands together and runs one."""
 
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,7 +21,7 @@ def application() -> typer.Typer:
     )
     app.callback()(_root)
     for entry_point in sorted(entry_points(group=COMMANDS_GROUP), key=_name):
-        app.command(entry_point.name)(entry_point.load())
+        app.command(entry_point.name)(_command(entry_point))
     return app
 
 
@@ -37,6 +38,26 @@ def _root(
     if version:
         typer.echo(f"faas-mesh {__version__}")
         raise typer.Exit
+
+
+def _command(entry_point: EntryPoint) -> Callable[..., Any]:
+    """The command; where something that it needs is not installed, one that says so."""
+    try:
+        command: Callable[..., Any] = entry_point.load()
+        return command
+    except ModuleNotFoundError as error:
+        missing = error.name
+
+    def unavailable() -> None:
+        typer.echo(
+            f"`faas {entry_point.name}` needs {missing}, which is not installed:"
+            " pip install 'faas-mesh[server]'.",
+            err=True,
+        )
+        raise typer.Exit(1)
+
+    unavailable.__doc__ = f"Not available: {missing} is not installed."
+    return unavailable
 
 
 def _name(entry_point: EntryPoint) -> str:

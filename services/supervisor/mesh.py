@@ -8,6 +8,7 @@ from pathlib import Path
 
 import envoy
 
+from services.supervisor.docker import Engine
 from services.supervisor.layout import Layout
 from services.supervisor.parts import Part, accepts, listens
 from services.supervisor.postgres import Postgres
@@ -26,9 +27,15 @@ class Options:
 
     host: str
     port: int
-    runtime: str
+    engine: Engine | None
+    """The Docker engine that functions run in; None: they run as processes."""
     workers: int
     stack: str
+
+    @property
+    def runtime(self) -> str:
+        """What workers call it."""
+        return "docker" if self.engine else "process"
 
     @property
     def public_address(self) -> str:
@@ -151,6 +158,7 @@ class Mesh:
         )
 
     def _worker(self, name: str) -> Part:
+        engine = self._options.engine
         return self._part(
             name,
             {
@@ -162,6 +170,7 @@ class Mesh:
                 "state_dir": self._layout.data_dir / "workers" / name,
                 "work_dir": self._layout.run_dir / "work",
                 "stack": self._options.stack,
+                **({"docker_socket": engine.socket} if engine else {}),
             },
             kind="worker",
             after=("functions", "invocations"),

@@ -54,6 +54,8 @@ class StackStatus:
     url: str
     grpc_address: str
     runtime: str
+    engine: str
+    """Socket of the Docker engine that functions run in; "": they run as processes."""
     stack: str
     data_dir: str
     run_dir: str

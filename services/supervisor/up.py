@@ -11,11 +11,12 @@ import socket
 import subprocess
 import urllib.request
 from collections.abc import Coroutine, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from faas import __version__
-from services.supervisor import processes
-from services.supervisor.engine import choose_runtime
+from services.supervisor import processes, runtimes
+from services.supervisor.docker import Engine
 from services.supervisor.errors import Failed, Refused
 from services.supervisor.keeper import Keeper, describe
 from services.supervisor.layout import Layout
@@ -51,9 +52,9 @@ async def up(request: Request, screen: Screen) -> None:
         _end_leftovers(layout)
         with _reserve(host, request.port) as reservation:
             port = reservation.getsockname()[1]
-            runtime = await stopping.before(choose_runtime(request.runtime, screen))
-            if runtime is not None:
-                options = Options(host, port, runtime, request.workers, layout.stack())
+            engine = await stopping.before(runtimes.choose(request.runtime, screen))
+            if not stopping.asked.is_set():
+                options = Options(host, port, engine, request.workers, layout.stack())
                 await _Stack(layout, options, screen, lock).run(stopping)
     finally:
         os.close(run_dir)
@@ -100,10 +101,7 @@ class _Stack:
         self._screen = screen
         self._mesh = Mesh(layout, options)
         self._watchdog = Watchdog(
-            options.stack,
-            containers=options.runtime == "docker",
-            run_dir=layout.run_dir,
-            lock=lock,
+            options.stack, engine=options.engine, run_dir=layout.run_dir, lock=lock
         )
         self._keeper = Keeper(layout, self._watchdog, changed=self._write_state, tell=screen.say)
         self._status = StackStatus(
@@ -112,6 +110,7 @@ class _Stack:
             url=options.url,
             grpc_address=options.grpc_address,
             runtime=options.runtime,
+            engine=str(options.engine.socket) if options.engine else "",
             stack=options.stack,
             data_dir=str(layout.data_dir),
             run_dir=str(layout.run_dir),
@@ -289,7 +288,7 @@ def _end_leftovers(layout: Layout) -> None:
         if part.is_alive()
     ]
     if wards:
-        end(wards, found.stack, containers=found.runtime == "docker")
+        end(wards, found.stack, Engine(Path(found.engine)) if found.engine else None)
 
 
 async def _run_module(name: str, variables: Mapping[str, str]) -> str:

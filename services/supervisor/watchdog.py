@@ -1,10 +1,11 @@
-"""Ends what a killed supervisor leaves: `python -m services.supervisor.watchdog STACK RUN_DIR`.
+"""Ends what a killed supervisor leaves: `python -m services.supervisor.watchdog`.
 
 Its stdin is a pipe that only the supervisor writes to: a line for each child that
 begins or has ended. When the pipe ends, the supervisor has, and everything that is
 still on the list must be gone within five seconds.
 """
 
+import contextlib
 import json
 import shutil
 import signal
@@ -12,17 +13,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from services.supervisor import processes
+from services.supervisor.docker import Engine, EngineAway
 
 # What keeps data may take so long to end by itself.
 GRACE_S = 3.0
 _POLL_S = 0.05
-_REMOVERS = 8
 
 
 @dataclass(frozen=True)
@@ -47,12 +46,12 @@ class Ward:
 class Watchdog:
     """The supervisor's side: starts the watchdog, and tells it of children."""
 
-    def __init__(self, stack: str, *, containers: bool, run_dir: Path, lock: int) -> None:
-        """Watch over `stack`, and its `containers` if it has any; hold `lock` with it."""
+    def __init__(self, stack: str, *, engine: Engine | None, run_dir: Path, lock: int) -> None:
+        """Watch over `stack`, and its containers in `engine`; hold `lock` with it."""
         module = ("-P", "-m", "services.supervisor.watchdog")
         self._command = [sys.executable, *module, stack, str(run_dir)]
-        if containers:
-            self._command.append("--containers")
+        if engine:
+            self._command.append(str(engine.socket))
         self._lock = lock
         self._wards: dict[int, Ward] = {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -99,7 +98,7 @@ class Watchdog:
             self.ensure()
 
 
-def end(wards: Iterable[Ward], stack: str, *, containers: bool) -> None:
+def end(wards: Iterable[Ward], stack: str, engine: Engine | None) -> None:
     """Kill, the stores last and by their own way of ending; and remove the containers."""
     living = [ward for ward in wards if ward.is_alive()]
     stores = [ward for ward in living if ward.keeps_data]
@@ -108,36 +107,14 @@ def end(wards: Iterable[Ward], stack: str, *, containers: bool) -> None:
             ward.kill()
     for store in stores:
         processes.send(store.pid, signal.Signals(store.stop_signal))
-    if containers:
-        remove_containers(stack)
+    if engine:
+        with contextlib.suppress(EngineAway):
+            engine.remove_containers(stack)
     deadline = time.monotonic() + GRACE_S
     while any(store.is_alive() for store in stores) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
     for store in stores:
         store.kill()
-
-
-def remove_containers(stack: str) -> None:
-    """Remove all containers of `stack`, running or not."""
-    import docker
-    from docker.errors import DockerException
-
-    try:
-        engine = docker.from_env(timeout=5)
-        found = engine.containers.list(
-            all=True, ignore_removed=True, filters={"label": f"faas.stack={stack}"}
-        )
-    except DockerException:
-        return
-
-    def remove(container: Any) -> None:
-        try:
-            container.remove(force=True, v=True)
-        except DockerException:
-            return  # somebody else did
-
-    with ThreadPoolExecutor(_REMOVERS) as pool:
-        list(pool.map(remove, found))
 
 
 def main() -> None:
@@ -152,8 +129,8 @@ def main() -> None:
         else:
             ward = Ward(**message)
             wards[ward.pid] = ward
-    stack, run_dir, *options = sys.argv[1:]
-    end(wards.values(), stack, containers="--containers" in options)
+    stack, run_dir, *engines = sys.argv[1:]
+    end(wards.values(), stack, Engine(Path(engines[0])) if engines else None)
     shutil.rmtree(run_dir, ignore_errors=True)
 
 

@@ -9,7 +9,6 @@ import psutil
 import pytest
 
 from services.supervisor.layout import Layout
-from services.supervisor.state import StackStatus
 from tests.acceptance.stack import START_TIMEOUT_S, Stack, faas
 from tests.conftest import wait_until
 
@@ -87,9 +86,3 @@ def test_down_kills_no_stranger(stack: Stack, directory: Path) -> None:
     assert (ended.returncode, ended.stdout.strip()) == (0, "Nothing runs here.")
     assert run("status", "--data-dir", str(layout.data_dir)).returncode == 3
     assert stack.process.poll() is None
-
-
-def test_status_says_what_does_not_serve(stack: Stack, directory: Path) -> None:
-    shown = run("status", "--data-dir", str(stack.data_dir))
-    assert shown.returncode == 0
-    assert StackStatus.read(stack.layout.state) == stack.status

