@@ -13,7 +13,7 @@ PORT ?= 8080
 # Where a network has a certificate authority of its own, the system knows it.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help setup demo test lint format protos lock images ui bench clean
+.PHONY: help setup demo test lint format protos docs released lock images ui bench clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -48,6 +48,13 @@ format: setup ## Put the code in the house's form.
 
 protos: setup ## Generate stubs, descriptor set and OpenAPI document from proto/.
 	@$(BIN)/python proto/generate.py
+
+docs: setup ## Write the pages of docs/reference that are made from the code.
+	@$(BIN)/python docs/reference/generate.py
+
+# Once a release is made: what it promises clients is what later protos are held to.
+released: setup
+	@cd proto && ../$(BIN)/buf build --exclude-source-info --path faas -o released.binpb
 
 lock: setup ## Resolve pyproject.toml anew into hashed requirements.
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
