@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from faas.errors import InvalidPayload as InvalidPayload
     from faas.errors import InvalidRequest as InvalidRequest
     from faas.errors import InvalidSettings as InvalidSettings
+    from faas.errors import InvocationEnded as InvocationEnded
     from faas.errors import InvocationNotFound as InvocationNotFound
     from faas.errors import NoResult as NoResult
     from faas.errors import NotFound as NotFound
@@ -69,7 +70,7 @@ _HOMES = {
         *("CallFailed", "Conflict", "DeadlineExceeded", "EtagMismatch", "FaasError"),
         *("FieldViolation", "FunctionExists", "FunctionFailed", "FunctionNotFound"),
         *("InvalidArchive", "InvalidFilter", "InvalidPageToken", "InvalidPayload"),
-        *("InvalidRequest", "InvalidSettings", "InvocationNotFound", "NoResult"),
+        *("InvalidRequest", "InvalidSettings", "InvocationEnded", "InvocationNotFound", "NoResult"),
         *("NotFound", "NotSupported", "PermissionDenied", "RequestIdReused", "ServerError"),
         *("TooLarge", "TooMuch", "Unauthenticated", "Unavailable", "UnknownRuntime"),
         *("UnusableSource", "UploadNotFound", "VersionNotFound", "WaitTimeout", "WorkerNotFound"),

@@ -17,6 +17,7 @@
     │   ├── Conflict
     │   │   ├── EtagMismatch
     │   │   ├── FunctionExists
+    │   │   ├── InvocationEnded
     │   │   └── RequestIdReused
     │   ├── TooMuch                larger, or more, than the deployment takes
     │   │   └── TooLarge
@@ -187,6 +188,12 @@ class EtagMismatch(Conflict):
     """It was changed since it was read: read it again, decide again."""
 
     reasons: ClassVar[tuple[str, ...]] = ("ETAG_MISMATCH",)
+
+
+class InvocationEnded(Conflict):
+    """It has ended, and stays as it is: it can no longer be cancelled."""
+
+    reasons: ClassVar[tuple[str, ...]] = ("INVOCATION_ENDED",)
 
 
 class RequestIdReused(Conflict):

@@ -17,6 +17,7 @@
     ├── FunctionExists
     ├── EtagMismatch
     ├── RequestIdReused
+    ├── InvocationEnded
     ├── TooLarge
     ├── FunctionFailed          instead of a result, where a call can answer nothing else
     ├── FunctionTimedOut
@@ -175,6 +176,13 @@ class RequestIdReused(MeshError):
 
     code = code_pb2.ALREADY_EXISTS
     reason = reasons.REQUEST_ID_REUSED
+
+
+class InvocationEnded(MeshError):
+    """The invocation has ended, and stays as it is."""
+
+    code = code_pb2.FAILED_PRECONDITION
+    reason = reasons.INVOCATION_ENDED
 
 
 class TooLarge(MeshError):

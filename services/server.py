@@ -105,9 +105,14 @@ class Server:
         self.port: int = 0
         """The port it listens on, once started; 0 or 1 on a unix socket."""
 
-    def add(self, service: descriptor.ServiceDescriptor, servicer: object) -> None:
-        """Serve every RPC of `service` with `servicer`'s method of that name."""
-        handlers = {m.name: self._handler(m, getattr(servicer, m.name)) for m in service.methods}
+    def add(self, service: descriptor.ServiceDescriptor, *servicers: object) -> None:
+        """Serve every RPC of `service` with the method of that name, of whichever has it."""
+        handlers = {
+            m.name: self._handler(
+                m, next(getattr(one, m.name) for one in servicers if hasattr(one, m.name))
+            )
+            for m in service.methods
+        }
         self._server.add_generic_rpc_handlers(
             [grpc.method_handlers_generic_handler(service.full_name, handlers)]
         )

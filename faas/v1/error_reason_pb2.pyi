@@ -72,6 +72,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     another payload. `metadata.invocation_id` names what it made.
     ALREADY_EXISTS, HTTP 409.
     """
+    INVOCATION_ENDED: _ErrorReason.ValueType  # 43
+    """The invocation has ended, so it cannot be cancelled. `metadata.status` says
+    how. FAILED_PRECONDITION, HTTP 400.
+    """
     TOO_LARGE: _ErrorReason.ValueType  # 60
     """Larger than this deployment takes. `metadata.limit_bytes` says how much it
     does. RESOURCE_EXHAUSTED, HTTP 429 (413 where Envoy counted).
@@ -184,6 +188,10 @@ REQUEST_ID_REUSED: ErrorReason.ValueType  # 42
 """This `request_id` was used for this function within the last 24 hours, with
 another payload. `metadata.invocation_id` names what it made.
 ALREADY_EXISTS, HTTP 409.
+"""
+INVOCATION_ENDED: ErrorReason.ValueType  # 43
+"""The invocation has ended, so it cannot be cancelled. `metadata.status` says
+how. FAILED_PRECONDITION, HTTP 400.
 """
 TOO_LARGE: ErrorReason.ValueType  # 60
 """Larger than this deployment takes. `metadata.limit_bytes` says how much it

@@ -442,19 +442,23 @@ class Directive(_message.Message):
         INVOCATION_ID_FIELD_NUMBER: _builtins.int
         GRANT_ID_FIELD_NUMBER: _builtins.int
         REASON_FIELD_NUMBER: _builtins.int
+        UNKNOWN_FIELD_NUMBER: _builtins.int
         invocation_id: _builtins.str
         grant_id: _builtins.str
         reason: _builtins.str
+        unknown: _builtins.bool
+        """There is no such invocation: the message is nobody's."""
         def __init__(
             self,
             *,
             invocation_id: _builtins.str = ...,
             grant_id: _builtins.str = ...,
             reason: _builtins.str = ...,
+            unknown: _builtins.bool = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_id", b"grant_id", "invocation_id", b"invocation_id", "reason", b"reason"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_id", b"grant_id", "invocation_id", b"invocation_id", "reason", b"reason", "unknown", b"unknown"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -23,7 +23,9 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from faas.v1 import dead_letter_pb2 as faas_dot_v1_dot_dead__letter__pb2
 from faas.v1 import invocation_pb2 as faas_dot_v1_dot_invocation__pb2
+from faas.v1 import lane_pb2 as faas_dot_v1_dot_lane__pb2
 from faas.v1 import worker_pb2 as faas_dot_v1_dot_worker__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
@@ -32,7 +34,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n faas/v1/invocation_service.proto\x12\x07\x66\x61\x61s.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x18\x66\x61\x61s/v1/invocation.proto\x1a\x14\x66\x61\x61s/v1/worker.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb6\x05\n\rInvokeRequest\x12\x1f\n\x0b\x66unction_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\'\n\x07payload\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value\x12!\n\x10\x66unction_version\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x36\n\x04wait\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\r\xbaH\n\xaa\x01\x07\"\x03\x08\x84\x07\x32\x00\x12\xc7\x02\n\x06labels\x18\x05 \x03(\x0b\x32\".faas.v1.InvokeRequest.LabelsEntryB\x92\x02\xbaH\x8e\x02\x9a\x01\x8a\x02\x10@\"\x98\x01\xba\x01\x94\x01\n\nlabel_name\x12Rmust be a letter or digit, then up to 62 of letters, digits, \'_\', \'.\', \'/\' and \'-\'\x1a\x32this.matches(\'^[A-Za-z0-9][A-Za-z0-9_./-]{0,62}$\')*k\xba\x01h\n\x0blabel_value\x12*must be at most 256 characters without NUL\x1a-size(this) <= 256 && !this.contains(\'\\u0000\')\x12W\n\nrequest_id\x18\n \x01(\tBC\xbaH@r\x03\x18\x80\x01\xba\x01\x38\n\x06no_nul\x12\x14must not contain NUL\x1a\x18!this.contains(\'\\u0000\')\x12.\n\nnot_before\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"}\n\x13\x43\x61llFunctionRequest\x12\x1f\n\x0b\x66unction_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\x12!\n\x10\x66unction_version\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"\xfa\x01\n\x14GetInvocationRequest\x12\xa9\x01\n\rinvocation_id\x18\x01 \x01(\tB\x91\x01\xbaH\x8d\x01\xba\x01\x89\x01\n\rinvocation_id\x12$must be \'inv-\' and a lower-case UUID\x1aRthis.matches(\'^inv-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$\')\x12\x36\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\r\xbaH\n\xaa\x01\x07\"\x03\x08\x84\x07\x32\x00\"\x8e\x02\n\x16ListInvocationsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12\x1d\n\x0b\x66unction_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x34\n\x06status\x18\x04 \x01(\x0e\x32\x1a.faas.v1.Invocation.StatusB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x31\n\rcreated_after\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\\\n\x17ListInvocationsResponse\x12(\n\x0binvocations\x18\x01 \x03(\x0b\x32\x13.faas.v1.Invocation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x80\x02\n\x18GetInvocationLogsRequest\x12\xa9\x01\n\rinvocation_id\x18\x01 \x01(\tB\x91\x01\xbaH\x8d\x01\xba\x01\x89\x01\n\rinvocation_id\x12$must be \'inv-\' and a lower-case UUID\x1aRthis.matches(\'^inv-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$\')\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\"U\n\x19GetInvocationLogsResponse\x12\x1f\n\x05lines\x18\x01 \x03(\x0b\x32\x10.faas.v1.LogLine\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xde\x01\n\x16WatchInvocationRequest\x12\xa9\x01\n\rinvocation_id\x18\x01 \x01(\tB\x91\x01\xbaH\x8d\x01\xba\x01\x89\x01\n\rinvocation_id\x12$must be \'inv-\' and a lower-case UUID\x1aRthis.matches(\'^inv-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$\')\x12\x18\n\x06\x63ursor\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\"N\n\x12ListWorkersRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\"P\n\x13ListWorkersResponse\x12 \n\x07workers\x18\x01 \x03(\x0b\x32\x0f.faas.v1.Worker\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xa8\x08\n\x11InvocationService\x12I\n\x06Invoke\x12\x16.faas.v1.InvokeRequest\x1a\x13.faas.v1.Invocation\"\x12\x82\xd3\xe4\x93\x02\x0c\"\x07/invoke:\x01*\x12o\n\x0c\x43\x61llFunction\x12\x1c.faas.v1.CallFunctionRequest\x1a\x14.google.api.HttpBody\"+\x82\xd3\xe4\x93\x02%\"\x1d/functions/{function_id}:call:\x04\x62ody\x12i\n\rGetInvocation\x12\x1d.faas.v1.GetInvocationRequest\x1a\x13.faas.v1.Invocation\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/invocations/{invocation_id}\x12j\n\x0fListInvocations\x12\x1f.faas.v1.ListInvocationsRequest\x1a .faas.v1.ListInvocationsResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\x0c/invocations\x12\x85\x01\n\x11GetInvocationLogs\x12!.faas.v1.GetInvocationLogsRequest\x1a\".faas.v1.GetInvocationLogsResponse\")\x82\xd3\xe4\x93\x02#\x12!/invocations/{invocation_id}/logs\x12z\n\x0fWatchInvocation\x12\x1f.faas.v1.WatchInvocationRequest\x1a\x18.faas.v1.InvocationEvent\"*\x82\xd3\xe4\x93\x02$\x12\"/invocations/{invocation_id}:watch0\x01\x12Z\n\x0bListWorkers\x12\x1b.faas.v1.ListWorkersRequest\x1a\x1c.faas.v1.ListWorkersResponse\"\x10\x82\xd3\xe4\x93\x02\n\x12\x08/workers\x12U\n\tGetWorker\x12\x19.faas.v1.GetWorkerRequest\x1a\x0f.faas.v1.Worker\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/workers/{worker_id}\x12\x62\n\x0b\x44rainWorker\x12\x1b.faas.v1.DrainWorkerRequest\x1a\x0f.faas.v1.Worker\"%\x82\xd3\xe4\x93\x02\x1f\"\x1a/workers/{worker_id}:drain:\x01*\x12\x65\n\x0cResumeWorker\x12\x1c.faas.v1.ResumeWorkerRequest\x1a\x0f.faas.v1.Worker\"&\x82\xd3\xe4\x93\x02 \"\x1b/workers/{worker_id}:resume:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n faas/v1/invocation_service.proto\x12\x07\x66\x61\x61s.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x19\x66\x61\x61s/v1/dead_letter.proto\x1a\x18\x66\x61\x61s/v1/invocation.proto\x1a\x12\x66\x61\x61s/v1/lane.proto\x1a\x14\x66\x61\x61s/v1/worker.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb6\x05\n\rInvokeRequest\x12\x1f\n\x0b\x66unction_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\'\n\x07payload\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value\x12!\n\x10\x66unction_version\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x36\n\x04wait\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\r\xbaH\n\xaa\x01\x07\"\x03\x08\x84\x07\x32\x00\x12\xc7\x02\n\x06labels\x18\x05 \x03(\x0b\x32\".faas.v1.InvokeRequest.LabelsEntryB\x92\x02\xbaH\x8e\x02\x9a\x01\x8a\x02\x10@\"\x98\x01\xba\x01\x94\x01\n\nlabel_name\x12Rmust be a letter or digit, then up to 62 of letters, digits, \'_\', \'.\', \'/\' and \'-\'\x1a\x32this.matches(\'^[A-Za-z0-9][A-Za-z0-9_./-]{0,62}$\')*k\xba\x01h\n\x0blabel_value\x12*must be at most 256 characters without NUL\x1a-size(this) <= 256 && !this.contains(\'\\u0000\')\x12W\n\nrequest_id\x18\n \x01(\tBC\xbaH@r\x03\x18\x80\x01\xba\x01\x38\n\x06no_nul\x12\x14must not contain NUL\x1a\x18!this.contains(\'\\u0000\')\x12.\n\nnot_before\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"}\n\x13\x43\x61llFunctionRequest\x12\x1f\n\x0b\x66unction_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\x12!\n\x10\x66unction_version\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"\xfa\x01\n\x14GetInvocationRequest\x12\xa9\x01\n\rinvocation_id\x18\x01 \x01(\tB\x91\x01\xbaH\x8d\x01\xba\x01\x89\x01\n\rinvocation_id\x12$must be \'inv-\' and a lower-case UUID\x1aRthis.matches(\'^inv-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$\')\x12\x36\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\r\xbaH\n\xaa\x01\x07\"\x03\x08\x84\x07\x32\x00\"\x8e\x02\n\x16ListInvocationsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12\x1d\n\x0b\x66unction_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x34\n\x06status\x18\x04 \x01(\x0e\x32\x1a.faas.v1.Invocation.StatusB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x31\n\rcreated_after\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\\\n\x17ListInvocationsResponse\x12(\n\x0binvocations\x18\x01 \x03(\x0b\x32\x13.faas.v1.Invocation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x80\x02\n\x18GetInvocationLogsRequest\x12\xa9\x01\n\rinvocation_id\x18\x01 \x01(\tB\x91\x01\xbaH\x8d\x01\xba\x01\x89\x01\n\rinvocation_id\x12$must be \'inv-\' and a lower-case UUID\x1aRthis.matches(\'^inv-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$\')\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\"U\n\x19GetInvocationLogsResponse\x12\x1f\n\x05lines\x18\x01 \x03(\x0b\x32\x10.faas.v1.LogLine\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xde\x01\n\x16WatchInvocationRequest\x12\xa9\x01\n\rinvocation_id\x18\x01 \x01(\tB\x91\x01\xbaH\x8d\x01\xba\x01\x89\x01\n\rinvocation_id\x12$must be \'inv-\' and a lower-case UUID\x1aRthis.matches(\'^inv-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$\')\x12\x18\n\x06\x63ursor\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\"\xc5\x01\n\x17\x43\x61ncelInvocationRequest\x12\xa9\x01\n\rinvocation_id\x18\x01 \x01(\tB\x91\x01\xbaH\x8d\x01\xba\x01\x89\x01\n\rinvocation_id\x12$must be \'inv-\' and a lower-case UUID\x1aRthis.matches(\'^inv-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$\')\"\xa9\x01\n\x18\x43\x61ncelInvocationsRequest\x12\x1f\n\x0b\x66unction_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x38\n\x06status\x18\x02 \x01(\x0e\x32\x1a.faas.v1.Invocation.StatusB\x0c\xbaH\t\x82\x01\x06\x18\x00\x18\x01\x18\x02\x12\x32\n\x0e\x63reated_before\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"<\n\x19\x43\x61ncelInvocationsResponse\x12\x11\n\tcancelled\x18\x01 \x01(\x05\x12\x0c\n\x04more\x18\x02 \x01(\x08\"N\n\x12ListWorkersRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\"P\n\x13ListWorkersResponse\x12 \n\x07workers\x18\x01 \x03(\x0b\x32\x0f.faas.v1.Worker\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xdd\x0e\n\x11InvocationService\x12I\n\x06Invoke\x12\x16.faas.v1.InvokeRequest\x1a\x13.faas.v1.Invocation\"\x12\x82\xd3\xe4\x93\x02\x0c\"\x07/invoke:\x01*\x12o\n\x0c\x43\x61llFunction\x12\x1c.faas.v1.CallFunctionRequest\x1a\x14.google.api.HttpBody\"+\x82\xd3\xe4\x93\x02%\"\x1d/functions/{function_id}:call:\x04\x62ody\x12i\n\rGetInvocation\x12\x1d.faas.v1.GetInvocationRequest\x1a\x13.faas.v1.Invocation\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/invocations/{invocation_id}\x12j\n\x0fListInvocations\x12\x1f.faas.v1.ListInvocationsRequest\x1a .faas.v1.ListInvocationsResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\x0c/invocations\x12\x85\x01\n\x11GetInvocationLogs\x12!.faas.v1.GetInvocationLogsRequest\x1a\".faas.v1.GetInvocationLogsResponse\")\x82\xd3\xe4\x93\x02#\x12!/invocations/{invocation_id}/logs\x12z\n\x0fWatchInvocation\x12\x1f.faas.v1.WatchInvocationRequest\x1a\x18.faas.v1.InvocationEvent\"*\x82\xd3\xe4\x93\x02$\x12\"/invocations/{invocation_id}:watch0\x01\x12y\n\x10\x43\x61ncelInvocation\x12 .faas.v1.CancelInvocationRequest\x1a\x13.faas.v1.Invocation\".\x82\xd3\xe4\x93\x02(\"#/invocations/{invocation_id}:cancel:\x01*\x12z\n\x11\x43\x61ncelInvocations\x12!.faas.v1.CancelInvocationsRequest\x1a\".faas.v1.CancelInvocationsResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\"\x13/invocations:cancel:\x01*\x12h\n\rPauseFunction\x12\x1d.faas.v1.PauseFunctionRequest\x1a\r.faas.v1.Lane\")\x82\xd3\xe4\x93\x02#\"\x1e/functions/{function_id}:pause:\x01*\x12k\n\x0eResumeFunction\x12\x1e.faas.v1.ResumeFunctionRequest\x1a\r.faas.v1.Lane\"*\x82\xd3\xe4\x93\x02$\"\x1f/functions/{function_id}:resume:\x01*\x12k\n\x0fListDeadLetters\x12\x1f.faas.v1.ListDeadLettersRequest\x1a .faas.v1.ListDeadLettersResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/dead-letters\x12w\n\x10ListDeadMessages\x12 .faas.v1.ListDeadMessagesRequest\x1a!.faas.v1.ListDeadMessagesResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x16/dead-letters/messages\x12\x7f\n\x12RedriveInvocations\x12\".faas.v1.RedriveInvocationsRequest\x1a#.faas.v1.RedriveInvocationsResponse\" \x82\xd3\xe4\x93\x02\x1a\"\x15/dead-letters:redrive:\x01*\x12Z\n\x0bListWorkers\x12\x1b.faas.v1.ListWorkersRequest\x1a\x1c.faas.v1.ListWorkersResponse\"\x10\x82\xd3\xe4\x93\x02\n\x12\x08/workers\x12U\n\tGetWorker\x12\x19.faas.v1.GetWorkerRequest\x1a\x0f.faas.v1.Worker\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/workers/{worker_id}\x12\x62\n\x0b\x44rainWorker\x12\x1b.faas.v1.DrainWorkerRequest\x1a\x0f.faas.v1.Worker\"%\x82\xd3\xe4\x93\x02\x1f\"\x1a/workers/{worker_id}:drain:\x01*\x12\x65\n\x0cResumeWorker\x12\x1c.faas.v1.ResumeWorkerRequest\x1a\x0f.faas.v1.Worker\"&\x82\xd3\xe4\x93\x02 \"\x1b/workers/{worker_id}:resume:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -77,6 +79,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHINVOCATIONREQUEST'].fields_by_name['invocation_id']._serialized_options = b'\272H\215\001\272\001\211\001\n\rinvocation_id\022$must be \'inv-\' and a lower-case UUID\032Rthis.matches(\'^inv-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$\')'
   _globals['_WATCHINVOCATIONREQUEST'].fields_by_name['cursor']._loaded_options = None
   _globals['_WATCHINVOCATIONREQUEST'].fields_by_name['cursor']._serialized_options = b'\272H\005r\003\030\200\020'
+  _globals['_CANCELINVOCATIONREQUEST'].fields_by_name['invocation_id']._loaded_options = None
+  _globals['_CANCELINVOCATIONREQUEST'].fields_by_name['invocation_id']._serialized_options = b'\272H\215\001\272\001\211\001\n\rinvocation_id\022$must be \'inv-\' and a lower-case UUID\032Rthis.matches(\'^inv-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$\')'
+  _globals['_CANCELINVOCATIONSREQUEST'].fields_by_name['function_id']._loaded_options = None
+  _globals['_CANCELINVOCATIONSREQUEST'].fields_by_name['function_id']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_CANCELINVOCATIONSREQUEST'].fields_by_name['status']._loaded_options = None
+  _globals['_CANCELINVOCATIONSREQUEST'].fields_by_name['status']._serialized_options = b'\272H\t\202\001\006\030\000\030\001\030\002'
   _globals['_LISTWORKERSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTWORKERSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_LISTWORKERSREQUEST'].fields_by_name['page_token']._loaded_options = None
@@ -93,6 +101,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INVOCATIONSERVICE'].methods_by_name['GetInvocationLogs']._serialized_options = b'\202\323\344\223\002#\022!/invocations/{invocation_id}/logs'
   _globals['_INVOCATIONSERVICE'].methods_by_name['WatchInvocation']._loaded_options = None
   _globals['_INVOCATIONSERVICE'].methods_by_name['WatchInvocation']._serialized_options = b'\202\323\344\223\002$\022\"/invocations/{invocation_id}:watch'
+  _globals['_INVOCATIONSERVICE'].methods_by_name['CancelInvocation']._loaded_options = None
+  _globals['_INVOCATIONSERVICE'].methods_by_name['CancelInvocation']._serialized_options = b'\202\323\344\223\002(\"#/invocations/{invocation_id}:cancel:\001*'
+  _globals['_INVOCATIONSERVICE'].methods_by_name['CancelInvocations']._loaded_options = None
+  _globals['_INVOCATIONSERVICE'].methods_by_name['CancelInvocations']._serialized_options = b'\202\323\344\223\002\030\"\023/invocations:cancel:\001*'
+  _globals['_INVOCATIONSERVICE'].methods_by_name['PauseFunction']._loaded_options = None
+  _globals['_INVOCATIONSERVICE'].methods_by_name['PauseFunction']._serialized_options = b'\202\323\344\223\002#\"\036/functions/{function_id}:pause:\001*'
+  _globals['_INVOCATIONSERVICE'].methods_by_name['ResumeFunction']._loaded_options = None
+  _globals['_INVOCATIONSERVICE'].methods_by_name['ResumeFunction']._serialized_options = b'\202\323\344\223\002$\"\037/functions/{function_id}:resume:\001*'
+  _globals['_INVOCATIONSERVICE'].methods_by_name['ListDeadLetters']._loaded_options = None
+  _globals['_INVOCATIONSERVICE'].methods_by_name['ListDeadLetters']._serialized_options = b'\202\323\344\223\002\017\022\r/dead-letters'
+  _globals['_INVOCATIONSERVICE'].methods_by_name['ListDeadMessages']._loaded_options = None
+  _globals['_INVOCATIONSERVICE'].methods_by_name['ListDeadMessages']._serialized_options = b'\202\323\344\223\002\030\022\026/dead-letters/messages'
+  _globals['_INVOCATIONSERVICE'].methods_by_name['RedriveInvocations']._loaded_options = None
+  _globals['_INVOCATIONSERVICE'].methods_by_name['RedriveInvocations']._serialized_options = b'\202\323\344\223\002\032\"\025/dead-letters:redrive:\001*'
   _globals['_INVOCATIONSERVICE'].methods_by_name['ListWorkers']._loaded_options = None
   _globals['_INVOCATIONSERVICE'].methods_by_name['ListWorkers']._serialized_options = b'\202\323\344\223\002\n\022\010/workers'
   _globals['_INVOCATIONSERVICE'].methods_by_name['GetWorker']._loaded_options = None
@@ -101,28 +123,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INVOCATIONSERVICE'].methods_by_name['DrainWorker']._serialized_options = b'\202\323\344\223\002\037\"\032/workers/{worker_id}:drain:\001*'
   _globals['_INVOCATIONSERVICE'].methods_by_name['ResumeWorker']._loaded_options = None
   _globals['_INVOCATIONSERVICE'].methods_by_name['ResumeWorker']._serialized_options = b'\202\323\344\223\002 \"\033/workers/{worker_id}:resume:\001*'
-  _globals['_INVOKEREQUEST']._serialized_start=275
-  _globals['_INVOKEREQUEST']._serialized_end=969
-  _globals['_INVOKEREQUEST_LABELSENTRY']._serialized_start=924
-  _globals['_INVOKEREQUEST_LABELSENTRY']._serialized_end=969
-  _globals['_CALLFUNCTIONREQUEST']._serialized_start=971
-  _globals['_CALLFUNCTIONREQUEST']._serialized_end=1096
-  _globals['_GETINVOCATIONREQUEST']._serialized_start=1099
-  _globals['_GETINVOCATIONREQUEST']._serialized_end=1349
-  _globals['_LISTINVOCATIONSREQUEST']._serialized_start=1352
-  _globals['_LISTINVOCATIONSREQUEST']._serialized_end=1622
-  _globals['_LISTINVOCATIONSRESPONSE']._serialized_start=1624
-  _globals['_LISTINVOCATIONSRESPONSE']._serialized_end=1716
-  _globals['_GETINVOCATIONLOGSREQUEST']._serialized_start=1719
-  _globals['_GETINVOCATIONLOGSREQUEST']._serialized_end=1975
-  _globals['_GETINVOCATIONLOGSRESPONSE']._serialized_start=1977
-  _globals['_GETINVOCATIONLOGSRESPONSE']._serialized_end=2062
-  _globals['_WATCHINVOCATIONREQUEST']._serialized_start=2065
-  _globals['_WATCHINVOCATIONREQUEST']._serialized_end=2287
-  _globals['_LISTWORKERSREQUEST']._serialized_start=2289
-  _globals['_LISTWORKERSREQUEST']._serialized_end=2367
-  _globals['_LISTWORKERSRESPONSE']._serialized_start=2369
-  _globals['_LISTWORKERSRESPONSE']._serialized_end=2449
-  _globals['_INVOCATIONSERVICE']._serialized_start=2452
-  _globals['_INVOCATIONSERVICE']._serialized_end=3516
+  _globals['_INVOKEREQUEST']._serialized_start=322
+  _globals['_INVOKEREQUEST']._serialized_end=1016
+  _globals['_INVOKEREQUEST_LABELSENTRY']._serialized_start=971
+  _globals['_INVOKEREQUEST_LABELSENTRY']._serialized_end=1016
+  _globals['_CALLFUNCTIONREQUEST']._serialized_start=1018
+  _globals['_CALLFUNCTIONREQUEST']._serialized_end=1143
+  _globals['_GETINVOCATIONREQUEST']._serialized_start=1146
+  _globals['_GETINVOCATIONREQUEST']._serialized_end=1396
+  _globals['_LISTINVOCATIONSREQUEST']._serialized_start=1399
+  _globals['_LISTINVOCATIONSREQUEST']._serialized_end=1669
+  _globals['_LISTINVOCATIONSRESPONSE']._serialized_start=1671
+  _globals['_LISTINVOCATIONSRESPONSE']._serialized_end=1763
+  _globals['_GETINVOCATIONLOGSREQUEST']._serialized_start=1766
+  _globals['_GETINVOCATIONLOGSREQUEST']._serialized_end=2022
+  _globals['_GETINVOCATIONLOGSRESPONSE']._serialized_start=2024
+  _globals['_GETINVOCATIONLOGSRESPONSE']._serialized_end=2109
+  _globals['_WATCHINVOCATIONREQUEST']._serialized_start=2112
+  _globals['_WATCHINVOCATIONREQUEST']._serialized_end=2334
+  _globals['_CANCELINVOCATIONREQUEST']._serialized_start=2337
+  _globals['_CANCELINVOCATIONREQUEST']._serialized_end=2534
+  _globals['_CANCELINVOCATIONSREQUEST']._serialized_start=2537
+  _globals['_CANCELINVOCATIONSREQUEST']._serialized_end=2706
+  _globals['_CANCELINVOCATIONSRESPONSE']._serialized_start=2708
+  _globals['_CANCELINVOCATIONSRESPONSE']._serialized_end=2768
+  _globals['_LISTWORKERSREQUEST']._serialized_start=2770
+  _globals['_LISTWORKERSREQUEST']._serialized_end=2848
+  _globals['_LISTWORKERSRESPONSE']._serialized_start=2850
+  _globals['_LISTWORKERSRESPONSE']._serialized_end=2930
+  _globals['_INVOCATIONSERVICE']._serialized_start=2933
+  _globals['_INVOCATIONSERVICE']._serialized_end=4818
 # @@protoc_insertion_point(module_scope)

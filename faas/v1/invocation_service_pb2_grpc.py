@@ -3,8 +3,10 @@
 import grpc
 import warnings
 
+from faas.v1 import dead_letter_pb2 as faas_dot_v1_dot_dead__letter__pb2
 from faas.v1 import invocation_pb2 as faas_dot_v1_dot_invocation__pb2
 from faas.v1 import invocation_service_pb2 as faas_dot_v1_dot_invocation__service__pb2
+from faas.v1 import lane_pb2 as faas_dot_v1_dot_lane__pb2
 from faas.v1 import worker_pb2 as faas_dot_v1_dot_worker__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
@@ -68,6 +70,41 @@ class InvocationServiceStub:
                 '/faas.v1.InvocationService/WatchInvocation',
                 request_serializer=faas_dot_v1_dot_invocation__service__pb2.WatchInvocationRequest.SerializeToString,
                 response_deserializer=faas_dot_v1_dot_invocation__pb2.InvocationEvent.FromString,
+                _registered_method=True)
+        self.CancelInvocation = channel.unary_unary(
+                '/faas.v1.InvocationService/CancelInvocation',
+                request_serializer=faas_dot_v1_dot_invocation__service__pb2.CancelInvocationRequest.SerializeToString,
+                response_deserializer=faas_dot_v1_dot_invocation__pb2.Invocation.FromString,
+                _registered_method=True)
+        self.CancelInvocations = channel.unary_unary(
+                '/faas.v1.InvocationService/CancelInvocations',
+                request_serializer=faas_dot_v1_dot_invocation__service__pb2.CancelInvocationsRequest.SerializeToString,
+                response_deserializer=faas_dot_v1_dot_invocation__service__pb2.CancelInvocationsResponse.FromString,
+                _registered_method=True)
+        self.PauseFunction = channel.unary_unary(
+                '/faas.v1.InvocationService/PauseFunction',
+                request_serializer=faas_dot_v1_dot_lane__pb2.PauseFunctionRequest.SerializeToString,
+                response_deserializer=faas_dot_v1_dot_lane__pb2.Lane.FromString,
+                _registered_method=True)
+        self.ResumeFunction = channel.unary_unary(
+                '/faas.v1.InvocationService/ResumeFunction',
+                request_serializer=faas_dot_v1_dot_lane__pb2.ResumeFunctionRequest.SerializeToString,
+                response_deserializer=faas_dot_v1_dot_lane__pb2.Lane.FromString,
+                _registered_method=True)
+        self.ListDeadLetters = channel.unary_unary(
+                '/faas.v1.InvocationService/ListDeadLetters',
+                request_serializer=faas_dot_v1_dot_dead__letter__pb2.ListDeadLettersRequest.SerializeToString,
+                response_deserializer=faas_dot_v1_dot_dead__letter__pb2.ListDeadLettersResponse.FromString,
+                _registered_method=True)
+        self.ListDeadMessages = channel.unary_unary(
+                '/faas.v1.InvocationService/ListDeadMessages',
+                request_serializer=faas_dot_v1_dot_dead__letter__pb2.ListDeadMessagesRequest.SerializeToString,
+                response_deserializer=faas_dot_v1_dot_dead__letter__pb2.ListDeadMessagesResponse.FromString,
+                _registered_method=True)
+        self.RedriveInvocations = channel.unary_unary(
+                '/faas.v1.InvocationService/RedriveInvocations',
+                request_serializer=faas_dot_v1_dot_dead__letter__pb2.RedriveInvocationsRequest.SerializeToString,
+                response_deserializer=faas_dot_v1_dot_dead__letter__pb2.RedriveInvocationsResponse.FromString,
                 _registered_method=True)
         self.ListWorkers = channel.unary_unary(
                 '/faas.v1.InvocationService/ListWorkers',
@@ -169,6 +206,63 @@ class InvocationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CancelInvocation(self, request, context):
+        """Ends an invocation that has not ended: what runs is killed. Whichever is
+        first wins, this or the verdict. Cancelling again answers the same.
+        Errors: INVOCATION_NOT_FOUND, INVOCATION_ENDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelInvocations(self, request, context):
+        """Cancels a function's invocations, up to 1,000 in one call, oldest first.
+        Errors: FUNCTION_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseFunction(self, request, context):
+        """Starts nothing of a function until it is resumed: what is accepted waits,
+        what runs goes on. Errors: FUNCTION_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeFunction(self, request, context):
+        """Starts its invocations again. Errors: FUNCTION_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDeadLetters(self, request, context):
+        """What the platform gave up on, newest first, without payload and result.
+        Errors: INVALID_PAGE_TOKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDeadMessages(self, request, context):
+        """Messages from the queue that belong to no invocation, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RedriveInvocations(self, request, context):
+        """Takes up again what has failed, timed out or was dead-lettered: each with a
+        new invocation that is linked to it, once, however often it is asked for.
+        One call does so many; `next_page_token` goes on.
+        Errors: FUNCTION_NOT_FOUND, INVALID_PAGE_TOKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListWorkers(self, request, context):
         """Workers that were seen within the last hour.
         """
@@ -230,6 +324,41 @@ def add_InvocationServiceServicer_to_server(servicer, server):
                     servicer.WatchInvocation,
                     request_deserializer=faas_dot_v1_dot_invocation__service__pb2.WatchInvocationRequest.FromString,
                     response_serializer=faas_dot_v1_dot_invocation__pb2.InvocationEvent.SerializeToString,
+            ),
+            'CancelInvocation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelInvocation,
+                    request_deserializer=faas_dot_v1_dot_invocation__service__pb2.CancelInvocationRequest.FromString,
+                    response_serializer=faas_dot_v1_dot_invocation__pb2.Invocation.SerializeToString,
+            ),
+            'CancelInvocations': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelInvocations,
+                    request_deserializer=faas_dot_v1_dot_invocation__service__pb2.CancelInvocationsRequest.FromString,
+                    response_serializer=faas_dot_v1_dot_invocation__service__pb2.CancelInvocationsResponse.SerializeToString,
+            ),
+            'PauseFunction': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseFunction,
+                    request_deserializer=faas_dot_v1_dot_lane__pb2.PauseFunctionRequest.FromString,
+                    response_serializer=faas_dot_v1_dot_lane__pb2.Lane.SerializeToString,
+            ),
+            'ResumeFunction': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeFunction,
+                    request_deserializer=faas_dot_v1_dot_lane__pb2.ResumeFunctionRequest.FromString,
+                    response_serializer=faas_dot_v1_dot_lane__pb2.Lane.SerializeToString,
+            ),
+            'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeadLetters,
+                    request_deserializer=faas_dot_v1_dot_dead__letter__pb2.ListDeadLettersRequest.FromString,
+                    response_serializer=faas_dot_v1_dot_dead__letter__pb2.ListDeadLettersResponse.SerializeToString,
+            ),
+            'ListDeadMessages': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeadMessages,
+                    request_deserializer=faas_dot_v1_dot_dead__letter__pb2.ListDeadMessagesRequest.FromString,
+                    response_serializer=faas_dot_v1_dot_dead__letter__pb2.ListDeadMessagesResponse.SerializeToString,
+            ),
+            'RedriveInvocations': grpc.unary_unary_rpc_method_handler(
+                    servicer.RedriveInvocations,
+                    request_deserializer=faas_dot_v1_dot_dead__letter__pb2.RedriveInvocationsRequest.FromString,
+                    response_serializer=faas_dot_v1_dot_dead__letter__pb2.RedriveInvocationsResponse.SerializeToString,
             ),
             'ListWorkers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListWorkers,
@@ -416,6 +545,195 @@ class InvocationService:
             '/faas.v1.InvocationService/WatchInvocation',
             faas_dot_v1_dot_invocation__service__pb2.WatchInvocationRequest.SerializeToString,
             faas_dot_v1_dot_invocation__pb2.InvocationEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelInvocation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faas.v1.InvocationService/CancelInvocation',
+            faas_dot_v1_dot_invocation__service__pb2.CancelInvocationRequest.SerializeToString,
+            faas_dot_v1_dot_invocation__pb2.Invocation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelInvocations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faas.v1.InvocationService/CancelInvocations',
+            faas_dot_v1_dot_invocation__service__pb2.CancelInvocationsRequest.SerializeToString,
+            faas_dot_v1_dot_invocation__service__pb2.CancelInvocationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseFunction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faas.v1.InvocationService/PauseFunction',
+            faas_dot_v1_dot_lane__pb2.PauseFunctionRequest.SerializeToString,
+            faas_dot_v1_dot_lane__pb2.Lane.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeFunction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faas.v1.InvocationService/ResumeFunction',
+            faas_dot_v1_dot_lane__pb2.ResumeFunctionRequest.SerializeToString,
+            faas_dot_v1_dot_lane__pb2.Lane.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faas.v1.InvocationService/ListDeadLetters',
+            faas_dot_v1_dot_dead__letter__pb2.ListDeadLettersRequest.SerializeToString,
+            faas_dot_v1_dot_dead__letter__pb2.ListDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeadMessages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faas.v1.InvocationService/ListDeadMessages',
+            faas_dot_v1_dot_dead__letter__pb2.ListDeadMessagesRequest.SerializeToString,
+            faas_dot_v1_dot_dead__letter__pb2.ListDeadMessagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RedriveInvocations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faas.v1.InvocationService/RedriveInvocations',
+            faas_dot_v1_dot_dead__letter__pb2.RedriveInvocationsRequest.SerializeToString,
+            faas_dot_v1_dot_dead__letter__pb2.RedriveInvocationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

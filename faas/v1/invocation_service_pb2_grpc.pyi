@@ -4,8 +4,10 @@ isort:skip_file
 InvocationService: invoking functions, and the records of it."""
 
 from collections import abc as _abc
+from faas.v1 import dead_letter_pb2 as _dead_letter_pb2
 from faas.v1 import invocation_pb2 as _invocation_pb2
 from faas.v1 import invocation_service_pb2 as _invocation_service_pb2
+from faas.v1 import lane_pb2 as _lane_pb2
 from faas.v1 import worker_pb2 as _worker_pb2
 from google.api import httpbody_pb2 as _httpbody_pb2
 from grpc import aio as _aio
@@ -87,6 +89,33 @@ class InvocationServiceStub:
     Errors: INVOCATION_NOT_FOUND, INVALID_PAGE_TOKEN (the cursor), SHUTTING_DOWN
     (watch again from the last cursor).
     """
+    CancelInvocation: _grpc.UnaryUnaryMultiCallable[_invocation_service_pb2.CancelInvocationRequest, _invocation_pb2.Invocation]
+    """Ends an invocation that has not ended: what runs is killed. Whichever is
+    first wins, this or the verdict. Cancelling again answers the same.
+    Errors: INVOCATION_NOT_FOUND, INVOCATION_ENDED.
+    """
+    CancelInvocations: _grpc.UnaryUnaryMultiCallable[_invocation_service_pb2.CancelInvocationsRequest, _invocation_service_pb2.CancelInvocationsResponse]
+    """Cancels a function's invocations, up to 1,000 in one call, oldest first.
+    Errors: FUNCTION_NOT_FOUND.
+    """
+    PauseFunction: _grpc.UnaryUnaryMultiCallable[_lane_pb2.PauseFunctionRequest, _lane_pb2.Lane]
+    """Starts nothing of a function until it is resumed: what is accepted waits,
+    what runs goes on. Errors: FUNCTION_NOT_FOUND.
+    """
+    ResumeFunction: _grpc.UnaryUnaryMultiCallable[_lane_pb2.ResumeFunctionRequest, _lane_pb2.Lane]
+    """Starts its invocations again. Errors: FUNCTION_NOT_FOUND."""
+    ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_dead_letter_pb2.ListDeadLettersRequest, _dead_letter_pb2.ListDeadLettersResponse]
+    """What the platform gave up on, newest first, without payload and result.
+    Errors: INVALID_PAGE_TOKEN.
+    """
+    ListDeadMessages: _grpc.UnaryUnaryMultiCallable[_dead_letter_pb2.ListDeadMessagesRequest, _dead_letter_pb2.ListDeadMessagesResponse]
+    """Messages from the queue that belong to no invocation, newest first."""
+    RedriveInvocations: _grpc.UnaryUnaryMultiCallable[_dead_letter_pb2.RedriveInvocationsRequest, _dead_letter_pb2.RedriveInvocationsResponse]
+    """Takes up again what has failed, timed out or was dead-lettered: each with a
+    new invocation that is linked to it, once, however often it is asked for.
+    One call does so many; `next_page_token` goes on.
+    Errors: FUNCTION_NOT_FOUND, INVALID_PAGE_TOKEN.
+    """
     ListWorkers: _grpc.UnaryUnaryMultiCallable[_invocation_service_pb2.ListWorkersRequest, _invocation_service_pb2.ListWorkersResponse]
     """Workers that were seen within the last hour."""
     GetWorker: _grpc.UnaryUnaryMultiCallable[_worker_pb2.GetWorkerRequest, _worker_pb2.Worker]
@@ -153,6 +182,33 @@ class InvocationServiceAsyncStub(InvocationServiceStub):
     At least every 15 s something is sent, if only an event that holds nothing.
     Errors: INVOCATION_NOT_FOUND, INVALID_PAGE_TOKEN (the cursor), SHUTTING_DOWN
     (watch again from the last cursor).
+    """
+    CancelInvocation: _aio.UnaryUnaryMultiCallable[_invocation_service_pb2.CancelInvocationRequest, _invocation_pb2.Invocation]  # type: ignore[assignment]
+    """Ends an invocation that has not ended: what runs is killed. Whichever is
+    first wins, this or the verdict. Cancelling again answers the same.
+    Errors: INVOCATION_NOT_FOUND, INVOCATION_ENDED.
+    """
+    CancelInvocations: _aio.UnaryUnaryMultiCallable[_invocation_service_pb2.CancelInvocationsRequest, _invocation_service_pb2.CancelInvocationsResponse]  # type: ignore[assignment]
+    """Cancels a function's invocations, up to 1,000 in one call, oldest first.
+    Errors: FUNCTION_NOT_FOUND.
+    """
+    PauseFunction: _aio.UnaryUnaryMultiCallable[_lane_pb2.PauseFunctionRequest, _lane_pb2.Lane]  # type: ignore[assignment]
+    """Starts nothing of a function until it is resumed: what is accepted waits,
+    what runs goes on. Errors: FUNCTION_NOT_FOUND.
+    """
+    ResumeFunction: _aio.UnaryUnaryMultiCallable[_lane_pb2.ResumeFunctionRequest, _lane_pb2.Lane]  # type: ignore[assignment]
+    """Starts its invocations again. Errors: FUNCTION_NOT_FOUND."""
+    ListDeadLetters: _aio.UnaryUnaryMultiCallable[_dead_letter_pb2.ListDeadLettersRequest, _dead_letter_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
+    """What the platform gave up on, newest first, without payload and result.
+    Errors: INVALID_PAGE_TOKEN.
+    """
+    ListDeadMessages: _aio.UnaryUnaryMultiCallable[_dead_letter_pb2.ListDeadMessagesRequest, _dead_letter_pb2.ListDeadMessagesResponse]  # type: ignore[assignment]
+    """Messages from the queue that belong to no invocation, newest first."""
+    RedriveInvocations: _aio.UnaryUnaryMultiCallable[_dead_letter_pb2.RedriveInvocationsRequest, _dead_letter_pb2.RedriveInvocationsResponse]  # type: ignore[assignment]
+    """Takes up again what has failed, timed out or was dead-lettered: each with a
+    new invocation that is linked to it, once, however often it is asked for.
+    One call does so many; `next_page_token` goes on.
+    Errors: FUNCTION_NOT_FOUND, INVALID_PAGE_TOKEN.
     """
     ListWorkers: _aio.UnaryUnaryMultiCallable[_invocation_service_pb2.ListWorkersRequest, _invocation_service_pb2.ListWorkersResponse]  # type: ignore[assignment]
     """Workers that were seen within the last hour."""
@@ -253,6 +309,75 @@ class InvocationServiceServicer(metaclass=_abc_1.ABCMeta):
         At least every 15 s something is sent, if only an event that holds nothing.
         Errors: INVOCATION_NOT_FOUND, INVALID_PAGE_TOKEN (the cursor), SHUTTING_DOWN
         (watch again from the last cursor).
+        """
+
+    @_abc_1.abstractmethod
+    def CancelInvocation(
+        self,
+        request: _invocation_service_pb2.CancelInvocationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_invocation_pb2.Invocation, _abc.Awaitable[_invocation_pb2.Invocation]]:
+        """Ends an invocation that has not ended: what runs is killed. Whichever is
+        first wins, this or the verdict. Cancelling again answers the same.
+        Errors: INVOCATION_NOT_FOUND, INVOCATION_ENDED.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelInvocations(
+        self,
+        request: _invocation_service_pb2.CancelInvocationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_invocation_service_pb2.CancelInvocationsResponse, _abc.Awaitable[_invocation_service_pb2.CancelInvocationsResponse]]:
+        """Cancels a function's invocations, up to 1,000 in one call, oldest first.
+        Errors: FUNCTION_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def PauseFunction(
+        self,
+        request: _lane_pb2.PauseFunctionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lane_pb2.Lane, _abc.Awaitable[_lane_pb2.Lane]]:
+        """Starts nothing of a function until it is resumed: what is accepted waits,
+        what runs goes on. Errors: FUNCTION_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeFunction(
+        self,
+        request: _lane_pb2.ResumeFunctionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lane_pb2.Lane, _abc.Awaitable[_lane_pb2.Lane]]:
+        """Starts its invocations again. Errors: FUNCTION_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ListDeadLetters(
+        self,
+        request: _dead_letter_pb2.ListDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dead_letter_pb2.ListDeadLettersResponse, _abc.Awaitable[_dead_letter_pb2.ListDeadLettersResponse]]:
+        """What the platform gave up on, newest first, without payload and result.
+        Errors: INVALID_PAGE_TOKEN.
+        """
+
+    @_abc_1.abstractmethod
+    def ListDeadMessages(
+        self,
+        request: _dead_letter_pb2.ListDeadMessagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dead_letter_pb2.ListDeadMessagesResponse, _abc.Awaitable[_dead_letter_pb2.ListDeadMessagesResponse]]:
+        """Messages from the queue that belong to no invocation, newest first."""
+
+    @_abc_1.abstractmethod
+    def RedriveInvocations(
+        self,
+        request: _dead_letter_pb2.RedriveInvocationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dead_letter_pb2.RedriveInvocationsResponse, _abc.Awaitable[_dead_letter_pb2.RedriveInvocationsResponse]]:
+        """Takes up again what has failed, timed out or was dead-lettered: each with a
+        new invocation that is linked to it, once, however often it is asked for.
+        One call does so many; `next_page_token` goes on.
+        Errors: FUNCTION_NOT_FOUND, INVALID_PAGE_TOKEN.
         """
 
     @_abc_1.abstractmethod

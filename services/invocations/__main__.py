@@ -12,8 +12,11 @@ from faas.v1.function_registry_service_pb2_grpc import FunctionRegistryServiceSt
 from services.background import running
 from services.channels import connect
 from services.invocations.acceptance import Acceptance
+from services.invocations.cancelling import Cancelling
 from services.invocations.changes import Changes
+from services.invocations.controls import ControlServicer
 from services.invocations.database import UNAVAILABLE, Database
+from services.invocations.dead_letters import DeadLetters
 from services.invocations.feeder import Feeder, Recovery
 from services.invocations.functions import Functions
 from services.invocations.lanes import Lanes
@@ -77,8 +80,17 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         waiters=waiters,
         feeder=feeder,
     )
+    acceptance = Acceptance(records, queue, feeder, limits, functions)
+    controls = ControlServicer(
+        acceptance=acceptance,
+        records=records,
+        cancelling=Cancelling(database, records, waiters, feeder, desk),
+        letters=DeadLetters(database, records, acceptance, redis),
+        lanes=lanes,
+        feeder=feeder,
+    )
     invocations = InvocationServicer(
-        acceptance=Acceptance(records, queue, feeder, limits, functions),
+        acceptance=acceptance,
         records=records,
         logs=logs,
         workers=workers,
@@ -93,7 +105,11 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         unavailable=(*UNAVAILABLE, RedisError),
         on_drain=[waiters.close, watches.close, desk.close],
     )
-    server.add(invocation_service_pb2.DESCRIPTOR.services_by_name["InvocationService"], invocations)
+    server.add(
+        invocation_service_pb2.DESCRIPTOR.services_by_name["InvocationService"],
+        invocations,
+        controls,
+    )
     server.add(
         execution_service_pb2.DESCRIPTOR.services_by_name["ExecutionService"],
         ExecutionServicer(desk),

@@ -58,6 +58,10 @@ class Acceptance:
             uuid = _function_uuid(resolved)
         return uuid
 
+    async def function(self, name_or_id: str, call: Call) -> UUID:
+        """The id of a function that is not deleted. Raises FunctionNotFound."""
+        return _function_uuid(await self._functions.resolve(name_or_id, 0, call.request_id))
+
     async def accept(
         self,
         invocation_id: UUID,
@@ -85,7 +89,7 @@ class Acceptance:
             function_id=function_id,
             function_name=resolved.function_name,
             function_version=resolved.version.version,
-            timeout_ms=max(1, round(resolved.version.timeout.ToTimedelta().total_seconds() * 1000)),
+            timeout_ms=_timeout_ms(resolved),
             payload=payload,
             payload_type=payload_type,
             labels=dict(request.labels),
@@ -96,11 +100,44 @@ class Acceptance:
             digest=_digest(request, payload, payload_type) if request_id else None,
             offer=self._feeder.has_room,
         )
+        await self._forward(record, offered)
+        return record
+
+    async def accept_again(self, source: Record, *, latest_version: bool, call: Call) -> Record:
+        """Accept what `source` was once more, linked to it; once, however often asked.
+
+        Raises FunctionNotFound, VersionNotFound, DependencyUnavailable.
+        """
+        resolved = await self._functions.resolve(
+            ids.show(ids.FUNCTION, source.function_id),
+            0 if latest_version else source.function_version,
+            call.request_id,
+        )
+        await self._limits.note(source.function_id, resolved.max_concurrency)
+        record, offered = await self._records.accept(
+            ids.new_uuid(),
+            function_id=source.function_id,
+            function_name=resolved.function_name,
+            function_version=resolved.version.version,
+            timeout_ms=_timeout_ms(resolved),
+            payload=source.payload,
+            payload_type=source.payload_type,
+            labels=source.labels,
+            retry_policy=_retry_policy(resolved),
+            max_age_s=_max_age_s(resolved),
+            request_id=f"redrive:{ids.show(ids.INVOCATION, source.id)}",
+            digest=b"redrive",
+            redrive_of=source.id,
+            offer=self._feeder.has_room,
+        )
+        await self._forward(record, offered)
+        return record
+
+    async def _forward(self, record: Record, offered: bool) -> None:
         if offered:
             await self._offer(record)
         else:
             self._feeder.wake()
-        return record
 
     async def _offer(self, record: Record) -> None:
         try:
@@ -115,6 +152,10 @@ def _function_uuid(resolved: ResolveFunctionResponse) -> UUID:
     if uuid is None:
         raise MeshError("FunctionService answered with an id that is none.")
     return uuid
+
+
+def _timeout_ms(resolved: ResolveFunctionResponse) -> int:
+    return max(1, round(resolved.version.timeout.ToTimedelta().total_seconds() * 1000))
 
 
 def _retry_policy(resolved: ResolveFunctionResponse) -> dict[str, Any] | None:

@@ -68,6 +68,12 @@ class Lanes:
         rows: list[Lane] = await self._database.fetch(_LANES, None, class_row(Lane))
         return rows
 
+    async def of(self, function_id: UUID) -> Lane:
+        """The lane of a function; one that holds nothing back where it has none."""
+        query = "SELECT * FROM lanes WHERE function_id = %(id)s"
+        rows = await self._database.fetch(query, {"id": function_id}, class_row(Lane))
+        return rows[0] if rows else Lane(function_id, None, None)
+
     async def pause(self, function_id: UUID) -> None:
         """Start nothing of this function, until it is resumed; what is accepted waits."""
         await self._database.fetch(_SET_PAUSED, {"id": function_id})

@@ -11,9 +11,11 @@ from faas.json_values import NotJson, check, from_json, is_json
 from faas.v1.execution_pb2 import Directive, Report
 from faas.v1.invocation_pb2 import Attempt as AttemptMessage
 from faas.v1.invocation_pb2 import Invocation, InvocationEvent
+from faas.v1.lane_pb2 import Lane as LaneMessage
 from services import ids
 from services.content_types import JSON, is_content_type
 from services.invocations.attempts import Attempt
+from services.invocations.lanes import Lane
 from services.invocations.records import Ending, Record
 from services.invocations.watches import Event
 
@@ -105,6 +107,15 @@ def attempt_to_proto(attempt: Attempt) -> AttemptMessage:
     if attempt.metrics is not None:
         shown.metrics.CopyFrom(_metrics_to_proto(attempt.metrics))
     return shown
+
+
+def lane_to_proto(lane: Lane) -> LaneMessage:
+    """How a function's invocations are held back."""
+    return LaneMessage(
+        function_id=ids.show(ids.FUNCTION, lane.function_id),
+        paused_at=_timestamp(lane.paused_at),
+        max_concurrency=lane.max_concurrency or 0,
+    )
 
 
 def unstorable(reason: str) -> Ending:

@@ -138,13 +138,13 @@ class Told:
     ending: Ending
 
 
-# Lists leave out what may be large.
-_LISTED = COLUMNS.replace("payload,", "''::bytea AS payload,", 1).replace(
+# The columns for lists, which leave out what may be large.
+LISTED = COLUMNS.replace("payload,", "''::bytea AS payload,", 1).replace(
     " result,", " NULL::bytea AS result,", 1
 )
 
 # What a watcher is shown.
-_STATE = _LISTED.replace("NULL::bytea AS result", "result")
+_STATE = LISTED.replace("NULL::bytea AS result", "result")
 
 
 class Records:
@@ -225,7 +225,7 @@ class Records:
             conditions.append("created_at >= %(created_after)s")
         if created_before is not None:
             conditions.append("created_at < %(created_before)s")
-        query = f"""SELECT {_LISTED} FROM invocations WHERE {" AND ".join(conditions)}
+        query = f"""SELECT {LISTED} FROM invocations WHERE {" AND ".join(conditions)}
           ORDER BY id DESC LIMIT %(limit)s"""
         parameters = {
             "before": before,

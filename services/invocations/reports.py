@@ -184,6 +184,7 @@ class Session:
             invocation_id=start.invocation_id,
             grant_id=start.grant_id,
             reason="It has ended, is not due, runs elsewhere, or was never accepted.",
+            unknown=key is None or await self._desk.records.find(key) is None,
         )
         self.tell(Directive(refused=refused))
 

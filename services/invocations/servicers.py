@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from datetime import UTC, datetime
 from uuid import UUID
 
 from google.api.httpbody_pb2 import HttpBody
@@ -33,6 +32,7 @@ from services.invocations.logs import Logs, Position
 from services.invocations.messages import event_to_proto, to_proto
 from services.invocations.records import Record, Records
 from services.invocations.reports import Desk, Session
+from services.invocations.requests import invocation_key, moment
 from services.invocations.waiters import Waiters
 from services.invocations.watches import Watches, make_cursor, read_cursor
 from services.invocations.workers import Workers
@@ -108,7 +108,7 @@ class InvocationServicer:
 
     async def GetInvocation(self, request: GetInvocationRequest, call: Call) -> Invocation:
         """One record, now or when it has ended."""
-        key = _invocation(request.invocation_id)
+        key = invocation_key(request.invocation_id)
         return to_proto(await self._ended(key, _wait_s(request, call)))
 
     async def ListInvocations(
@@ -122,8 +122,8 @@ class InvocationServicer:
             before=position[0] if position else None,
             function_id=await self._acceptance.function_id(request.function_id, call),
             status=_status_filter(request),
-            created_after=_moment(request, "created_after"),
-            created_before=_moment(request, "created_before"),
+            created_after=moment(request, "created_after"),
+            created_before=moment(request, "created_before"),
         )
         response = ListInvocationsResponse()
         response.invocations.extend(to_proto(record, listed=True) for record in page[:size])
@@ -135,7 +135,7 @@ class InvocationServicer:
         self, request: GetInvocationLogsRequest, _call: Call
     ) -> GetInvocationLogsResponse:
         """What the function printed."""
-        key = _invocation(request.invocation_id)
+        key = invocation_key(request.invocation_id)
         position = read_token(request, int, int, int)
         await self._find(key)
         size = page_size(request.page_size, default=1000, most=10_000)
@@ -150,7 +150,7 @@ class InvocationServicer:
         self, request: WatchInvocationRequest, _call: Call
     ) -> AsyncIterator[InvocationEvent]:
         """What happens to an invocation, as it happens."""
-        key = _invocation(request.invocation_id)
+        key = invocation_key(request.invocation_id)
         seen = read_cursor(request)
         async with aclosing(self._watches.follow(key, seen)) as events:
             async for event in events:
@@ -271,13 +271,6 @@ def _raise_first(listening: "asyncio.Task[None]") -> None:
         raise group.exceptions[0] from group
 
 
-def _invocation(text: str) -> UUID:
-    key = ids.parse(ids.INVOCATION, text)
-    if key is None:  # the proto's rule lets through what only looks like a UUID
-        raise InvalidField.of("invocation_id", "must be 'inv-' and a lower-case UUID")
-    return key
-
-
 def _patience_s(record: Record, call: Call) -> float:
     """How long a call without a `wait` of its own waits."""
     left = call.time_left_s()
@@ -295,13 +288,3 @@ def _status_filter(request: ListInvocationsRequest) -> str | None:
     if request.status == Invocation.STATUS_UNSPECIFIED:
         return None
     return Invocation.Status.Name(request.status).lower()
-
-
-def _moment(request: ListInvocationsRequest, field: str) -> datetime | None:
-    if not request.HasField(field):  # type: ignore[arg-type]
-        return None
-    try:
-        moment: datetime = getattr(request, field).ToDatetime(tzinfo=UTC)
-    except (ValueError, OverflowError) as error:
-        raise InvalidField.of(field, "must be a moment of the years 1 to 9999") from error
-    return moment

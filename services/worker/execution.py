@@ -75,6 +75,7 @@ class Execution:
         self._sequence = 0
         self._task: asyncio.Task[None] | None = None
         self._dropped = False
+        self._dead: str | None = None
 
     @property
     def has_verdict(self) -> bool:
@@ -109,7 +110,7 @@ class Execution:
                 self._task.uncancel()
                 self._link.forget(self.offer.invocation_id)
             # The order matters: whatever was to be committed is, before the message goes.
-            await self._intake.acknowledge(self.offer)
+            await self._intake.acknowledge(self.offer, self._dead)
 
     def to_proto(self) -> ExecutionMessage:
         """What operators see of it."""
@@ -133,8 +134,10 @@ class Execution:
                 await stack.enter_async_context(self._alone(self))
             self._enter(State.ASKING)
             granted = await self._link.start(self.offer.invocation_id)
-            if granted is None:
-                log.info("the start was refused")
+            if isinstance(granted, Directive.Refused):
+                log.info("the start was refused", reason=granted.reason)
+                if granted.unknown:
+                    self._dead = "there is no such invocation"
                 return
             self.attempt = granted.attempt
             if granted.alone and not self.offer.alone:

@@ -20,6 +20,8 @@ QUEUE = "faas:queue:faas_executions"
 DEAD = f"{QUEUE}:dead"
 # A stopped worker must not go on eating messages: the server ends a wait by itself.
 POP_S = 2
+# Dead messages that are kept; the oldest go first.
+MAX_DEAD = 10_000
 LOOK_AGAIN_S = 60.0
 TROUBLE_S = 0.5
 # Beyond the proto's int32.
@@ -108,11 +110,17 @@ class Intake:
                 self._looked = float("-inf")
                 await asyncio.sleep(TROUBLE_S)
 
-    async def acknowledge(self, offer: Offer) -> None:
-        """Take the message out of the list; tried until Redis has done it."""
+    async def acknowledge(self, offer: Offer, dead: str | None = None) -> None:
+        """Take the message out of the list; tried until Redis has done it.
+
+        `dead`: why it goes among the dead ones, if it belongs to no record.
+        """
         while True:
             try:
-                await self._redis.lrem(self.processing, 0, offer.message)  # type: ignore[arg-type]
+                if dead is None:
+                    await self._redis.lrem(self.processing, 0, offer.message)  # type: ignore[arg-type]
+                else:
+                    await self._bury(offer.message, dead)
                 break
             except (RedisError, OSError) as error:
                 log.warning("acknowledging has to wait", error=str(error))
@@ -148,5 +156,6 @@ class Intake:
         }
         async with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.lpush(DEAD, json.dumps(buried))
+            pipeline.ltrim(DEAD, 0, MAX_DEAD - 1)
             pipeline.lrem(self.processing, 0, message)  # type: ignore[arg-type]
             await pipeline.execute()

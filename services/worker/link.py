@@ -71,12 +71,12 @@ class Link:
         """Seconds since a heartbeat was last answered."""
         return time.monotonic() - self._answered_at
 
-    async def start(self, invocation_id: str) -> Directive.Granted | None:
-        """Ask for the start of an invocation. None: refused."""
+    async def start(self, invocation_id: str) -> Directive.Granted | Directive.Refused:
+        """Ask for the start of an invocation."""
         grant = str(new_uuid())
         report = Report(start=Report.Start(invocation_id=invocation_id, grant_id=grant))
         answer = await self._ask((invocation_id, grant), report)
-        return answer.granted if answer.HasField("granted") else None
+        return answer.granted if answer.HasField("granted") else answer.refused
 
     async def finish(self, report: Report.Finished) -> Directive.Recorded:
         """Report a verdict; returns when it is committed, or is found to change nothing."""

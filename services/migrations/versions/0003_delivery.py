@@ -47,6 +47,9 @@ CREATE INDEX invocations_lane_due ON invocations (function_id, due_at)
 CREATE INDEX invocations_lane_taken ON invocations (function_id)
   WHERE laned AND offered_at IS NOT NULL;
 
+-- What was taken up again already.
+CREATE INDEX invocations_redriven ON invocations (redrive_of) WHERE redrive_of IS NOT NULL;
+
 CREATE TABLE lanes (
   function_id uuid PRIMARY KEY,
   max_concurrency integer,
