@@ -91,16 +91,25 @@ class Mesh:
 
     async def start(self, *names: str, **settings: object) -> None:
         """Start parts, with settings such as `lease_s=2` beside the needed ones."""
+        self.begin(*names, **settings)
+        for name in names:
+            await asyncio.wait_for(self.channel(name).channel_ready(), 120)
+
+    def begin(self, *names: str, **settings: object) -> None:
+        """Start parts, as `start` does, without waiting until they listen."""
         for name in names:
             self._spawn(name, settings)
-        for name in names:
-            await asyncio.wait_for(self.channel(name).channel_ready(), 30)
 
     async def kill(self, name: str) -> None:
         """kill -9, and wait for its end."""
         process = self.processes.pop(name)
         process.kill()
         process.wait(10)
+
+    async def stop(self, name: str) -> int:
+        """SIGTERM, and wait for its end; the exit code."""
+        self.signal(name, signal.SIGTERM)
+        return await asyncio.to_thread(self.processes.pop(name).wait, STOP_S)
 
     def signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal to a part that runs."""

@@ -77,7 +77,8 @@ class WorkerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DrainWorker(self, request, context):
-        """Take nothing new, finish what runs. Answers at once; DRAINED follows.
+        """Take nothing new, finish what runs. Answers at once; DRAINED follows. It is
+        resumed here too: what InvocationService wants of the worker stands beside.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,7 +41,9 @@ class WorkerServiceStub:
     ListExecutions: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.ListExecutionsRequest, _worker_service_pb2.ListExecutionsResponse]
     """What it has in hands now, oldest first."""
     DrainWorker: _grpc.UnaryUnaryMultiCallable[_worker_pb2.DrainWorkerRequest, _worker_pb2.Worker]
-    """Take nothing new, finish what runs. Answers at once; DRAINED follows."""
+    """Take nothing new, finish what runs. Answers at once; DRAINED follows. It is
+    resumed here too: what InvocationService wants of the worker stands beside.
+    """
     ResumeWorker: _grpc.UnaryUnaryMultiCallable[_worker_pb2.ResumeWorkerRequest, _worker_pb2.Worker]
     """Take work again."""
 
@@ -55,7 +57,9 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     ListExecutions: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ListExecutionsRequest, _worker_service_pb2.ListExecutionsResponse]  # type: ignore[assignment]
     """What it has in hands now, oldest first."""
     DrainWorker: _aio.UnaryUnaryMultiCallable[_worker_pb2.DrainWorkerRequest, _worker_pb2.Worker]  # type: ignore[assignment]
-    """Take nothing new, finish what runs. Answers at once; DRAINED follows."""
+    """Take nothing new, finish what runs. Answers at once; DRAINED follows. It is
+    resumed here too: what InvocationService wants of the worker stands beside.
+    """
     ResumeWorker: _aio.UnaryUnaryMultiCallable[_worker_pb2.ResumeWorkerRequest, _worker_pb2.Worker]  # type: ignore[assignment]
     """Take work again."""
 
@@ -84,7 +88,9 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_pb2.DrainWorkerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_pb2.Worker, _abc.Awaitable[_worker_pb2.Worker]]:
-        """Take nothing new, finish what runs. Answers at once; DRAINED follows."""
+        """Take nothing new, finish what runs. Answers at once; DRAINED follows. It is
+        resumed here too: what InvocationService wants of the worker stands beside.
+        """
 
     @_abc_1.abstractmethod
     def ResumeWorker(

@@ -67,7 +67,8 @@ class Agent:
         self._heartbeat_fresh_s = heartbeat_fresh_s
         self._started_at = datetime.now(UTC)
         self._running: dict[Execution, asyncio.Task[None]] = {}
-        self._draining = False
+        self._drained_here = False
+        self._drained_by_service = False
         self._closing = False
         self._changed = asyncio.Event()
         self.boot_lost = asyncio.Event()
@@ -84,6 +85,7 @@ class Agent:
             worker_id=worker_id,
             boot_id=boot_id,
             may_take=self._may_take,
+            draining=lambda: self._draining,
             take=self._take,
         )
 
@@ -105,7 +107,7 @@ class Agent:
     async def drained(self, timeout_s: float) -> None:
         """Take nothing new and wait until nothing runs, or so long."""
         self._closing = True
-        self.set_draining(True)
+        self._changed.set()
         if self._running:
             await asyncio.wait(list(self._running.values()), timeout=timeout_s)
 
@@ -153,13 +155,14 @@ class Agent:
         return list(self._running)
 
     def set_draining(self, draining: bool) -> None:
-        """Take nothing new, or take work again."""
-        if self._closing and not draining:
-            return
-        if draining != self._draining:
-            log.info("draining" if draining else "taking work again", worker_id=self._worker_id)
-        self._draining = draining
+        """Take nothing new, or take work again; what the service wants stands beside it."""
+        log.info("told to drain" if draining else "told to resume", worker_id=self._worker_id)
+        self._drained_here = draining
         self._changed.set()
+
+    @property
+    def _draining(self) -> bool:
+        return self._closing or self._drained_here or self._drained_by_service
 
     def _state(self) -> Worker.State.ValueType:
         if not self._draining:
@@ -246,9 +249,10 @@ class Agent:
     def _follow(self, directive: Directive) -> None:
         match directive.WhichOneof("directive"):
             case "drain":
-                self.set_draining(True)
+                self._drained_by_service = True
             case "resume":
-                self.set_draining(False)
+                # Said with each heartbeat to one that drains of itself, which goes on.
+                self._drained_by_service = False
             case "cancel":
                 gone = directive.cancel
                 self._drop([Report.Held(invocation_id=gone.invocation_id, attempt=gone.attempt)])

@@ -84,12 +84,17 @@ class Intake:
         worker_id: str,
         boot_id: str,
         may_take: Callable[[], Awaitable[None]],
+        draining: Callable[[], bool],
         take: Callable[[Offer], None],
     ) -> None:
-        """Before each message wait for `may_take`; hand it to `take`, which returns at once."""
+        """Before each message wait for `may_take`; hand it to `take`, which returns at once.
+
+        What comes when it is `draining` by then is put back.
+        """
         self.processing = f"{QUEUE}:processing:{worker_id}:{boot_id}"
         self._redis = redis
         self._may_take = may_take
+        self._draining = draining
         self._take = take
         self._held: set[bytes] = set()
         self._looked = float("-inf")
@@ -103,7 +108,9 @@ class Intake:
                 if time.monotonic() - self._looked > LOOK_AGAIN_S:
                     await self._take_unknown()
                 message = await self._redis.blmove(QUEUE, self.processing, POP_S, "RIGHT", "LEFT")
-                if message is not None:
+                if message is not None and self._draining():
+                    await self._put_back(message)
+                elif message is not None:
                     await self._receive(message)
             except (RedisError, OSError) as error:
                 log.warning("taking work has to wait", error=str(error))
@@ -126,6 +133,13 @@ class Intake:
                 log.warning("acknowledging has to wait", error=str(error))
                 await asyncio.sleep(TROUBLE_S)
         self._held.discard(offer.message)
+
+    async def _put_back(self, message: bytes | str) -> None:
+        """To where it came from: the next that is taken."""
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.lrem(self.processing, 1, message)  # type: ignore[arg-type]
+            pipeline.rpush(QUEUE, message)
+            await pipeline.execute()
 
     async def _take_unknown(self) -> None:
         for message in await self._redis.lrange(self.processing, 0, -1):
