@@ -170,6 +170,7 @@ class ListInvocationsRequest(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     CREATED_AFTER_FIELD_NUMBER: _builtins.int
     CREATED_BEFORE_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most this many: 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
@@ -180,6 +181,11 @@ class ListInvocationsRequest(_message.Message):
     """
     status: _invocation_pb2.Invocation.Status.ValueType
     """Only in this state."""
+    filter: _builtins.str
+    """AIP-160 on `function_id`, `function_name`, `function_version`, `status`,
+    `attempt`, `error.code`, `created_at` and `labels.KEY`:
+    `status = FAILED AND labels.team = "search"`.
+    """
     @_builtins.property
     def created_after(self) -> _timestamp_pb2.Timestamp:
         """Only accepted at or after this moment."""
@@ -197,10 +203,11 @@ class ListInvocationsRequest(_message.Message):
         status: _invocation_pb2.Invocation.Status.ValueType = ...,
         created_after: _timestamp_pb2.Timestamp | None = ...,
         created_before: _timestamp_pb2.Timestamp | None = ...,
+        filter: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "function_id", b"function_id", "page_size", b"page_size", "page_token", b"page_token", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "filter", b"filter", "function_id", b"function_id", "page_size", b"page_size", "page_token", b"page_token", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

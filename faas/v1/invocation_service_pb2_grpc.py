@@ -178,7 +178,7 @@ class InvocationServiceServicer:
 
     def ListInvocations(self, request, context):
         """Records, newest first, without payload and result. Pages are stable while
-        new ones arrive. Errors: INVALID_PAGE_TOKEN.
+        new ones arrive. Errors: INVALID_PAGE_TOKEN, INVALID_FILTER.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -73,7 +73,7 @@ class InvocationServiceStub:
     """
     ListInvocations: _grpc.UnaryUnaryMultiCallable[_invocation_service_pb2.ListInvocationsRequest, _invocation_service_pb2.ListInvocationsResponse]
     """Records, newest first, without payload and result. Pages are stable while
-    new ones arrive. Errors: INVALID_PAGE_TOKEN.
+    new ones arrive. Errors: INVALID_PAGE_TOKEN, INVALID_FILTER.
     """
     GetInvocationLogs: _grpc.UnaryUnaryMultiCallable[_invocation_service_pb2.GetInvocationLogsRequest, _invocation_service_pb2.GetInvocationLogsResponse]
     """What the function printed, in order, while it runs too.
@@ -167,7 +167,7 @@ class InvocationServiceAsyncStub(InvocationServiceStub):
     """
     ListInvocations: _aio.UnaryUnaryMultiCallable[_invocation_service_pb2.ListInvocationsRequest, _invocation_service_pb2.ListInvocationsResponse]  # type: ignore[assignment]
     """Records, newest first, without payload and result. Pages are stable while
-    new ones arrive. Errors: INVALID_PAGE_TOKEN.
+    new ones arrive. Errors: INVALID_PAGE_TOKEN, INVALID_FILTER.
     """
     GetInvocationLogs: _aio.UnaryUnaryMultiCallable[_invocation_service_pb2.GetInvocationLogsRequest, _invocation_service_pb2.GetInvocationLogsResponse]  # type: ignore[assignment]
     """What the function printed, in order, while it runs too.
@@ -282,7 +282,7 @@ class InvocationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_invocation_service_pb2.ListInvocationsResponse, _abc.Awaitable[_invocation_service_pb2.ListInvocationsResponse]]:
         """Records, newest first, without payload and result. Pages are stable while
-        new ones arrive. Errors: INVALID_PAGE_TOKEN.
+        new ones arrive. Errors: INVALID_PAGE_TOKEN, INVALID_FILTER.
         """
 
     @_abc_1.abstractmethod

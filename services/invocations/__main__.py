@@ -19,6 +19,7 @@ from services.invocations.database import UNAVAILABLE, Database
 from services.invocations.dead_letters import DeadLetters
 from services.invocations.feeder import Feeder, Recovery
 from services.invocations.functions import Functions
+from services.invocations.history import History
 from services.invocations.lanes import Lanes
 from services.invocations.leases import Leases
 from services.invocations.limits import Limits
@@ -92,6 +93,7 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
     invocations = InvocationServicer(
         acceptance=acceptance,
         records=records,
+        history=History(database),
         logs=logs,
         workers=workers,
         waiters=waiters,

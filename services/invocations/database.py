@@ -47,22 +47,27 @@ class Database:
         query: str,
         parameters: Parameters | None = None,
         row_factory: BaseRowFactory[Any] = dict_row,
+        *,
+        prepare: bool | None = None,
     ) -> list[Any]:
         """Run one statement and return its rows.
+
+        Statements that come often are prepared and then planned without their values;
+        with `prepare` false it is planned for them each time.
 
         A statement whose connection broke is run once more on another, so it must
         be one that may run twice: conditional on the state that it leaves, or
         inserting a key that is known already.
         """
         try:
-            return await self._fetch_once(query, parameters, row_factory)
+            return await self._fetch_once(query, parameters, row_factory, prepare)
         except UNAVAILABLE as error:
             if isinstance(error, PoolTimeout):
                 raise
             log.warning("a database connection broke; trying another", error=str(error))
             # After a restart of PostgreSQL all idle connections are broken alike.
             await self._pool.check()
-            return await self._fetch_once(query, parameters, row_factory)
+            return await self._fetch_once(query, parameters, row_factory, prepare)
 
     async def execute(self, query: str, parameters: Parameters | None = None) -> int:
         """Run one statement, under the same condition, and return how many rows it met."""
@@ -80,10 +85,11 @@ class Database:
         query: str,
         parameters: Parameters | None,
         row_factory: BaseRowFactory[Any],
+        prepare: bool | None,
     ) -> list[Any]:
         async with (
             self._pool.connection() as connection,
             connection.cursor(row_factory=row_factory) as cursor,
         ):
-            await cursor.execute(query.encode(), parameters)
+            await cursor.execute(query.encode(), parameters, prepare=prepare)
             return await cursor.fetchall() if cursor.description else []

@@ -24,10 +24,19 @@ ADVISORY_LOCK = 0x7061_7274  # "part"
 log = structlog.get_logger()
 
 
+CLOCKS = timedelta(hours=1)
+"""How far an id's time and `created_at` may be apart: they are of two clocks."""
+
+
 def first_id(day: date) -> UUID:
     """The least UUIDv7 of a day, UTC."""
-    start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    return UUID(int=(int(start.timestamp() * 1000) << 80))
+    return id_at(datetime(day.year, day.month, day.day, tzinfo=UTC))
+
+
+def id_at(moment: datetime, later: timedelta = timedelta()) -> UUID:
+    """The least UUIDv7 so much later than a moment; where none is so, the nearest to it."""
+    milliseconds = int((moment.timestamp() + later.total_seconds()) * 1000)
+    return UUID(int=max(0, min(milliseconds, 2**48 - 1)) << 80)
 
 
 class Partitions:

@@ -203,40 +203,6 @@ class Records:
         query = f"SELECT {_STATE} FROM invocations WHERE id = ANY(%(ids)s)"
         return await self._records(query, {"ids": list(invocation_ids)})
 
-    async def list_page(
-        self,
-        *,
-        limit: int,
-        before: UUID | None = None,
-        function_id: UUID | None = None,
-        status: str | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-    ) -> list[Record]:
-        """At most `limit` records, newest first, without payload and result."""
-        conditions = ["true"]
-        if before is not None:
-            conditions.append("id < %(before)s")
-        if function_id is not None:
-            conditions.append("function_id = %(function_id)s")
-        if status is not None:
-            conditions.append("status = %(status)s")
-        if created_after is not None:
-            conditions.append("created_at >= %(created_after)s")
-        if created_before is not None:
-            conditions.append("created_at < %(created_before)s")
-        query = f"""SELECT {LISTED} FROM invocations WHERE {" AND ".join(conditions)}
-          ORDER BY id DESC LIMIT %(limit)s"""
-        parameters = {
-            "before": before,
-            "function_id": function_id,
-            "status": status,
-            "created_after": created_after,
-            "created_before": created_before,
-            "limit": limit,
-        }
-        return await self._records(query, parameters)
-
     async def grant(
         self, invocation_id: UUID, worker: UUID, boot: UUID, grant: UUID
     ) -> Record | None:

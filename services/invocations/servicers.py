@@ -28,6 +28,8 @@ from services import ids
 from services.errors import InvalidField, InvalidPayload, InvocationNotFound, TooLarge
 from services.invocations import calls
 from services.invocations.acceptance import Acceptance
+from services.invocations.filters import where
+from services.invocations.history import History
 from services.invocations.logs import Logs, Position
 from services.invocations.messages import event_to_proto, to_proto
 from services.invocations.records import Record, Records
@@ -54,6 +56,7 @@ class InvocationServicer:
         *,
         acceptance: Acceptance,
         records: Records,
+        history: History,
         logs: Logs,
         workers: Workers,
         waiters: Waiters,
@@ -64,6 +67,7 @@ class InvocationServicer:
         """Serve by these; refuse payloads larger than `max_payload_bytes`."""
         self._acceptance = acceptance
         self._records = records
+        self._history = history
         self._logs = logs
         self._workers = workers
         self._waiters = waiters
@@ -117,13 +121,14 @@ class InvocationServicer:
         """Records, newest first."""
         position = read_token(request, UUID)
         size = page_size(request.page_size)
-        page = await self._records.list_page(
+        page = await self._history.page(
             limit=size + 1,
             before=position[0] if position else None,
             function_id=await self._acceptance.function_id(request.function_id, call),
             status=_status_filter(request),
             created_after=moment(request, "created_after"),
             created_before=moment(request, "created_before"),
+            where=where(request.filter),
         )
         response = ListInvocationsResponse()
         response.invocations.extend(to_proto(record, listed=True) for record in page[:size])

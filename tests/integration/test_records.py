@@ -1,7 +1,7 @@
 """The record's life, each step against real PostgreSQL."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import pytest
@@ -151,29 +151,6 @@ async def test_what_is_long_after_its_timeout_is_overdue(records: Records, boot:
         await asyncio.sleep(0.005)
     assert overdue == [(record.id, boot, 1)]
     assert await records.overdue(3600) == []
-
-
-async def test_pages_are_stable_while_new_ones_arrive(records: Records) -> None:
-    first = [(await accepted(records)).id for _ in range(5)]
-    page = await records.list_page(limit=2)
-    await accepted(records)
-    rest = await records.list_page(limit=10, before=page[-1].id)
-    assert [record.id for record in (*page, *rest)] == sorted(first, reverse=True)
-
-
-async def test_lists_are_filtered_and_leave_out_what_is_large(records: Records, boot: UUID) -> None:
-    function = new_uuid()
-    mine = await accepted(records, function_id=function, payload=b'"large"')
-    await accepted(records)
-    await records.grant(mine.id, new_uuid(), boot, uuid4())
-    assert [r.id for r in await records.list_page(limit=9, function_id=function)] == [mine.id]
-    assert [r.id for r in await records.list_page(limit=9, status="running")] == [mine.id]
-    hour = timedelta(hours=1)
-    now = datetime.now(UTC)
-    assert len(await records.list_page(limit=9, created_after=now - hour)) == 2
-    assert await records.list_page(limit=9, created_after=now + hour) == []
-    assert await records.list_page(limit=9, created_before=now - hour) == []
-    assert (await records.list_page(limit=9, function_id=function))[0].payload == b""
 
 
 async def test_replicas_that_feed_at_once_share_the_work(
