@@ -27,7 +27,7 @@ MAX_TEXT_BYTES = 1024 * 1024
 IGNORE_FILE = ".faasignore"
 IGNORED = (
     *(".git", ".hg", ".svn", ".venv", "venv", "__pycache__", "*.pyc", ".DS_Store"),
-    *(".pytest_cache", ".mypy_cache", ".ruff_cache", ".idea", ".vscode", IGNORE_FILE),
+    *(".pytest_cache", ".mypy_cache", ".ruff_cache", ".idea", ".vscode", IGNORE_FILE, "faas.toml"),
 )
 """What of a folder is left out, beside what its `.faasignore` names."""
 

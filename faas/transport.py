@@ -163,7 +163,8 @@ class Transport:
         if isinstance(failure, Unavailable) and not failure.reason:
             # gRPC's own words: addresses, errno, and no cure.
             text = f"No server answers at {self.address}."
-            return Unavailable(f"{text} ({failure.message})", code=failure.code)
+            why = failure.message.rpartition(": ")[2]
+            return Unavailable(f"{text} ({why})", code=failure.code)
         if isinstance(failure, NotSupported):
             failure.args = (
                 f"The server at {self.address} does not know this call: it is older than this"

@@ -7,6 +7,19 @@ from typing import Annotated, Any
 import typer
 
 from faas import __version__
+from faas.cli import (
+    contexts,
+    deploy,
+    dev,
+    doctor,
+    functions,
+    init,
+    invocations,
+    invoke,
+    workers,
+)
+from faas.cli.failures import Group
+from faas.cli.session import Session
 
 COMMANDS_GROUP = "faas.commands"
 
@@ -16,10 +29,29 @@ def application() -> typer.Typer:
     app = typer.Typer(
         name="faas",
         help="Deploy functions, invoke them, and see what became of it.",
+        epilog="Exit codes: 0 done; 1 the function failed; 2 usage; 3 not found; 4 refused;"
+        " 5 no server answers; 6 not ended in time; 7 credential; 8 server's mistake; 130 Ctrl-C.",
+        cls=Group,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
     )
     app.callback()(_root)
+    for command in (
+        init.init,
+        deploy.deploy,
+        invoke.invoke,
+        invoke.logs,
+        functions.ls,
+        functions.get,
+        functions.rm,
+        functions.versions,
+        functions.code,
+        dev.dev,
+        doctor.doctor,
+    ):
+        app.command()(command)
+    for group in (invocations.app, workers.app, contexts.app):
+        app.add_typer(group)
     for entry_point in sorted(entry_points(group=COMMANDS_GROUP), key=_name):
         app.command(entry_point.name)(_command(entry_point))
     return app
@@ -31,6 +63,22 @@ def main() -> None:
 
 
 def _root(
+    ctx: typer.Context,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            help="Where to, such as http://localhost:8080; also FAAS_SERVER.", show_default=False
+        ),
+    ] = None,
+    context: Annotated[
+        str | None,
+        typer.Option(
+            help="Where to, by the name of a context; also FAAS_CONTEXT.", show_default=False
+        ),
+    ] = None,
+    call_timeout: Annotated[
+        float, typer.Option(min=0.001, help="Seconds that one call may take.")
+    ] = 30.0,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and end.", is_eager=True)
     ] = False,
@@ -38,6 +86,7 @@ def _root(
     if version:
         typer.echo(f"faas-mesh {__version__}")
         raise typer.Exit
+    ctx.obj = Session(server, context, call_timeout)
 
 
 def _command(entry_point: EntryPoint) -> Callable[..., Any]:

@@ -207,8 +207,10 @@ func faasMetrics() map[string]float64 {
 			}
 			metrics["cpu_time_s"] += float64(usage.Utime.Nano()+usage.Stime.Nano()) / 1e9
 			if who == syscall.RUSAGE_CHILDREN || metrics["peak_memory_bytes"] == 0 {
-				peak := max(metrics["peak_memory_bytes"], float64(usage.Maxrss*1024))
-				metrics["peak_memory_bytes"] = peak
+				// Without `max`: the user's go.mod may ask for an older language.
+				if peak := float64(usage.Maxrss * 1024); peak > metrics["peak_memory_bytes"] {
+					metrics["peak_memory_bytes"] = peak
+				}
 			}
 		}
 	}

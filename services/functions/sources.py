@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+from faas import handlers
 from faas.v1.function_pb2 import CodeFormat
 from services import archive
 from services.archive import Limits
 from services.errors import InvalidArchive, InvalidField, TooLarge
-from services.functions import handlers
 
 TEXT = CodeFormat.CODE_FORMAT_TEXT
 

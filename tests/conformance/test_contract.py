@@ -36,6 +36,14 @@ async def test_a_payload_comes_back(bench: Bench, language: str, payload: object
     assert ran.verdict.peak_memory_bytes
 
 
+async def test_a_module_may_ask_for_an_older_go(bench: Bench, language: str) -> None:
+    if language != "go":
+        pytest.skip("only Go has modules that say which Go")
+    files = {"main.go": functions.ECHO["go"], "go.mod": "module shop\n\ngo 1.18\n"}
+    ran = await bench.run(bench.spec("go", files), b"3")
+    assert (ran.verdict.failure, ran.verdict.result) == (None, b"3")
+
+
 async def test_async_handlers(bench: Bench, language: str) -> None:
     if language not in functions.ASYNC:
         pytest.skip("Go has no async functions")

@@ -2,7 +2,8 @@
 
 The source decides once, when the function is created: a top-level `handler` (in Go
 `func Handler`) makes it `main.handler`; without one the file is run as a program,
-`main`. Nothing is run to find out.
+`main`. Nothing is run to find out. The server decides by this, and so does whoever
+runs a function by hand.
 """
 
 import ast

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.functions.handlers import detect, module_files
+from faas.handlers import detect, module_files
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,146 @@
+"""`faas invoke` and `faas logs`: running functions, and what they print."""
+
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from faas.cli.failures import ExitCode, Failed, say
+from faas.cli.functions import NAME
+from faas.cli.options import pairs
+from faas.cli.output import Format, as_json, printable, show, write_json
+from faas.cli.payloads import read_payload
+from faas.cli.session import connected
+from faas.v1.invocation_pb2 import LogLine
+
+if TYPE_CHECKING:
+    from faas.invocations import Invocation
+
+
+def invoke(
+    ctx: typer.Context,
+    name: NAME,
+    payload: Annotated[
+        str | None,
+        typer.Argument(help="JSON, @FILE, or - for stdin. Without one: null.", show_default=False),
+    ] = None,
+    *,
+    asynchronous: Annotated[
+        bool, typer.Option("--async", help="Do not wait: print the invocation's id.")
+    ] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Show what it prints, as it prints it.")
+    ] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option(min=0, help="Wait so many seconds at most.", show_default="until it ends"),
+    ] = None,
+    version: Annotated[int, typer.Option(min=0, help="Which version; 0: the latest.")] = 0,
+    label: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE, to find it by. Can be given again.")
+    ] = None,
+    request_id: Annotated[
+        str | None,
+        typer.Option(
+            help="The same id invokes once, however often it is sent.", show_default=False
+        ),
+    ] = None,
+    output: Annotated[
+        Format | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The whole record, as table, json or yaml, or its id as name.",
+            show_default="the result",
+        ),
+    ] = None,
+) -> None:
+    """Invoke a function and print its result.
+
+    The result is JSON on standard output; what the function printed and why it failed go
+    to standard error. Exit code 1: the function failed.
+    """
+    from faas.cli.invocations import INVOCATION
+
+    data = read_payload(payload)
+    with connected(ctx) as client:
+        function = client.function(name)
+        invocation = function.submit(
+            data, version=version, labels=pairs("--label", label), request_id=request_id
+        )
+        if asynchronous:
+            show(INVOCATION, invocation.record, output or Format.NAME)
+            return
+        try:
+            if follow:
+                print_lines(invocation.logs(follow=True))
+            record = invocation.wait(timeout)
+        except KeyboardInterrupt:
+            say(f"\n{how_to_go_on(invocation.id)}")
+            raise
+    if output is not None:
+        show(INVOCATION, record, output)
+    _finish(invocation, quiet=output is not None)
+
+
+def logs(
+    ctx: typer.Context,
+    of: Annotated[
+        str,
+        typer.Argument(
+            metavar="INVOCATION|NAME", help="An invocation's id, or a function: its latest one."
+        ),
+    ],
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the invocation has ended.")
+    ] = False,
+    times: Annotated[bool, typer.Option("--times", help="With the time of each line.")] = False,
+    output: Annotated[
+        Format, typer.Option("--output", "-o", help="table: the lines; json: an object a line.")
+    ] = Format.TABLE,
+) -> None:
+    """Print what a function printed."""
+    with connected(ctx) as client:
+        if of.startswith("inv-"):
+            invocation = client.invocation(of)
+        else:
+            latest = next(client.invocations(function_id=of, page_size=1), None)
+            if latest is None:
+                raise Failed(f"{of} has not been invoked yet.", ExitCode.NOT_FOUND)
+            invocation = latest
+            say(f"{invocation.id}:")
+        lines = invocation.logs(follow=follow)
+        if output is Format.JSON:
+            for line in lines:
+                write_json(as_json(line))
+                sys.stdout.flush()
+        else:
+            print_lines(lines, times=times, to_stdout=True)
+
+
+def print_lines(lines: Iterable[LogLine], *, times: bool = False, to_stdout: bool = False) -> None:
+    """What a function printed; nothing in it commands the terminal."""
+    file = sys.stdout if to_stdout else sys.stderr
+    safe = printable if file.isatty() else str
+    for line in lines:
+        when = f"{line.time.ToJsonString()} " if times else ""
+        print(f"{when}{safe(line.text)}", file=file, flush=True)
+
+
+def how_to_go_on(invocation_id: str) -> str:
+    """What to tell somebody who leaves."""
+    return f"{invocation_id} goes on: `faas invocations watch {invocation_id}` looks after it."
+
+
+def _finish(invocation: "Invocation", *, quiet: bool) -> None:
+    from faas.errors import FunctionFailed
+
+    try:
+        result = invocation.result(0)
+    except FunctionFailed as failure:
+        text = str(failure)
+        say("\n".join(map(printable, text.splitlines())) if sys.stderr.isatty() else text)
+        raise typer.Exit(ExitCode.FUNCTION_FAILED) from None
+    if not quiet:
+        write_json(result)

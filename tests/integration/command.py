@@ -1,0 +1,99 @@
+"""The command `faas` as people run it, and golden files of what it says."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+GOLDEN = Path(__file__).parent / "golden"
+
+# What differs from run to run, and what stands for it; columns keep their width.
+_VARYING = (
+    (r"(func|inv|worker)-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", r"\1-<uuid>"),
+    (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<uuid>"),
+    (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "<time>"),
+    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "<time>"),
+    (r"\b[0-9a-f]{64}\b", "<sha256>"),
+    (r'("(?:etag|host|boot_id|version_tag)": )"[^"]*"', r'\1"<text>"'),
+    (r'("(?:duration|queued|startup|run|cpu_time)": )"[^"]*"', r'\1"<seconds>"'),
+    (r'("peak_memory_bytes": )"\d+"', r'\1"<bytes>"'),
+    (r"(COMPLETED|FAILED)( +\d+ +)\d+(\.\d+)?s *", r"\1\2<seconds> "),
+    (r"^(etag|host|boot_id) .*", r"\1  <text>"),
+    (r"(start_kind\W+)[A-Z]+", r"\1<kind>"),
+    (rf"\b{re.escape(socket.gethostname())}\b", "<host>"),
+    (r"(?<=\S) {2,}", "  "),
+    (r"^( +(?:duration|queued|startup|run|cpu_time): ).*", r"\1<seconds>"),
+    (r"^( +peak_memory_bytes: ).*", r"\1<bytes>"),
+)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command said, and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Command:
+    """`faas`, with a server and a home of its own."""
+
+    def __init__(self, url: str, home: Path) -> None:
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("FAAS_")},
+            "FAAS_SERVER": url,
+            "XDG_CONFIG_HOME": str(home),
+            "COLUMNS": "100",
+        }
+
+    def popen(self, *arguments: str, **options: object) -> "subprocess.Popen[str]":
+        """Start it."""
+        values: dict = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        values |= {"stderr": subprocess.PIPE, "text": True, "env": self.environment, **options}
+        faas = str(Path(sys.executable).with_name("faas"))
+        return subprocess.Popen([faas, *arguments], **values)
+
+    def __call__(self, *arguments: str, stdin: str = "", **options: object) -> Said:
+        """Run it to its end."""
+        process = self.popen(*arguments, **options)
+        try:
+            out, err = process.communicate(stdin, timeout=120)
+        finally:
+            process.kill()
+        return Said(process.returncode, out, err)
+
+    def ok(self, *arguments: str, stdin: str = "", **options: object) -> Said:
+        """Run it to its good end."""
+        said = self(*arguments, stdin=stdin, **options)
+        assert said.code == 0, said
+        return said
+
+
+def settled(text: str) -> str:
+    """`text` without what differs from run to run."""
+    for pattern, stand_in in _VARYING:
+        text = re.sub(pattern, stand_in, text, flags=re.MULTILINE)
+    return text
+
+
+def assert_golden(name: str, said: str, *, whole: bool = True) -> None:
+    """It says what the file says, or, where not `whole`, all of that and perhaps more.
+
+    UPDATE_GOLDEN=1 writes the file.
+    """
+    file = GOLDEN / name
+    if os.environ.get("UPDATE_GOLDEN"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(settled(said))
+    found, wanted = settled(said), file.read_text()
+    if not whole:
+        # A field that an API gained is no fault of the command.
+        there = iter(line.rstrip(",") for line in found.splitlines())
+        lost = [line for line in wanted.splitlines() if line.rstrip(",") not in there]
+        assert not lost, f"not said, or not in this order: {lost}"
+        return
+    assert found == wanted
