@@ -39,6 +39,7 @@ from services.ids import new_uuid
 
 ERROR_DOMAIN = "faas-mesh"
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+MAX_METADATA_BYTES = 64 * 1024
 
 # Stands for a request whose bytes are no such message.
 _UNREADABLE = AnyMessage()
@@ -94,6 +95,9 @@ class Server:
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                # More than the gateway lets through, so that it is the one to refuse.
+                ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+                ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
                 # Two processes on one port by mistake should be an error.
                 ("grpc.so_reuseport", 0),
             ]

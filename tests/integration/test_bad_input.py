@@ -49,7 +49,7 @@ async def platform(postgres_server: Postgres, valkey_server: Valkey) -> AsyncIte
         async with running_platform(database_url, valkey_server.url) as platform:
             await platform.mesh.create("taken")
             await platform.mesh.create("echo", code=ECHO)
-            await platform.mesh.invoke("echo")
+            await platform.mesh.invoke("echo", 1, request_id="used")
             yield platform
 
 
@@ -97,6 +97,19 @@ FIELD = [
     (create(code=""), "code"),
     (create(description="a\x00"), "description"),
     (("CreateFunction", {"name": "new", "runtime": "python"}), "source"),
+    *[
+        (create(retry_policy={"max_attempts": 1} | policy), f"retry_policy.{named}")
+        for policy, named in (
+            ({"max_attempts": 0}, "max_attempts"),
+            ({"max_attempts": 21}, "max_attempts"),
+            ({"initial_backoff": "-1s"}, "initial_backoff"),
+            ({"max_backoff": "86401s"}, "max_backoff"),
+            ({"retry_on": ["WORKER_LOST"]}, "retry_on[0]"),
+            ({"retry_on": ["TIMEOUT", "TIMEOUT"]}, "retry_on"),
+        )
+    ],
+    *[(create(max_age=age), "max_age") for age in ("0s", "-1s", "2592001s")],
+    *[(create(max_concurrency=number), "max_concurrency") for number in (-1, 100_001)],
     (update(memory_mb=0), "memory_mb"),
     (update(timeout="901s"), "timeout"),
     (update(name="../x"), "name"),
@@ -110,6 +123,8 @@ FIELD = [
     (invoke(wait="-1s"), "wait"),
     (invoke(wait="901s"), "wait"),
     (invoke(labels={"": "x"}), 'labels[""]'),
+    (invoke(request_id="x" * 129), "request_id"),
+    (invoke(request_id="\x00"), "request_id"),
     (("ListFunctions", {"page_size": -1}), "page_size"),
     (("ListInvocations", {"page_size": -1}), "page_size"),
     *[
@@ -152,6 +167,7 @@ OTHERS = [
         "VERSION_NOT_FOUND",
         "",
     ),
+    (invoke(request_id="used", payload=2), CONFLICT, "REQUEST_ID_REUSED", "request_id"),
     (invoke(function_version=99), NOT_FOUND, "VERSION_NOT_FOUND", ""),
     (invoke(payload=nested(33)), INVALID, "INVALID_PAYLOAD", "payload"),
     *[
@@ -353,6 +369,24 @@ async def test_sql_is_text_like_any_other(platform, way):
     assert kept.body["payload"] == {SQL: SQL}
     assert kept.body["labels"] == {"a": SQL}
     assert platform.written()["functions"] >= 3
+
+
+@pytest.mark.parametrize(
+    ("key", "status", "reason"),
+    [
+        ("used", 409, "REQUEST_ID_REUSED"),
+        ("x" * 129, 400, "INVALID_FIELD"),
+        ("x" * 20_000, 400, "INVALID_FIELD"),
+    ],
+)
+async def test_an_idempotency_key_is_held_to_the_rules_of_the_field(platform, key, status, reason):
+    before = platform.written()
+    body = {"function_id": "echo", "payload": 2}
+    sent = await platform.http.post("/invoke", json=body, headers={"idempotency-key": key})
+    answer = answer_of(sent)
+    assert (answer.http_status, answer.reason) == (status, reason), answer
+    assert answer.fields == {"request_id"}
+    assert platform.written() == before
 
 
 async def test_forged_headers_change_nothing(platform):
