@@ -20,7 +20,8 @@ ERROR_DOMAIN = "faas-mesh"
 class Reply:
     """Of one HTTP status: the code in the JSON body, gRPC's, the reason, what is said.
 
-    Without a `message` it is Envoy's own, which then tells what is wrong.
+    Without a `message` it is Envoy's own, which then tells what is wrong. Over gRPC the
+    message is in the details as well, so there it is `grpc_message`, which is fixed.
     """
 
     status: int
@@ -28,6 +29,12 @@ class Reply:
     reason: str
     grpc_code: int
     message: str = ""
+    grpc_message: str = ""
+
+    @property
+    def status_details(self) -> str:
+        """The `grpc-status-details-bin` of it."""
+        return _status_details(self.grpc_code, self.reason, self.grpc_message)
 
     def to_json(self, message: str) -> dict[str, Any]:
         """The body, as Envoy prints it too."""
@@ -47,14 +54,27 @@ def _reply(
     *,
     grpc_code: int | None = None,
     message: str = "",
+    grpc_message: str = "The gateway refused the call.",
 ) -> Reply:
     grpc_code = code if grpc_code is None else grpc_code
-    return Reply(status, code, reasons.ErrorReason.Name(reason), grpc_code, message)
+    name = reasons.ErrorReason.Name(reason)
+    return Reply(status, code, name, grpc_code, message, message or grpc_message)
+
+
+def _status_details(code: int, reason: str, message: str) -> str:
+    packed = AnyMessage()
+    packed.Pack(error_details_pb2.ErrorInfo(reason=reason, domain=ERROR_DOMAIN))
+    status = status_pb2.Status(code=code, message=message, details=[packed])
+    return base64.b64encode(status.SerializeToString()).decode().rstrip("=")
 
 
 # A gRPC client that names an unknown service expects UNIMPLEMENTED.
 UNKNOWN_PATH = _reply(
-    404, code_pb2.NOT_FOUND, reasons.UNKNOWN_PATH, grpc_code=code_pb2.UNIMPLEMENTED
+    404,
+    code_pb2.NOT_FOUND,
+    reasons.UNKNOWN_PATH,
+    grpc_code=code_pb2.UNIMPLEMENTED,
+    grpc_message="There is no such service.",
 )
 OTHER = _reply(500, code_pb2.INTERNAL, reasons.INTERNAL_ERROR)
 
@@ -66,7 +86,13 @@ def replies(
     return (
         UNKNOWN_PATH,
         _reply(400, code_pb2.INVALID_ARGUMENT, reasons.MALFORMED_REQUEST),
-        _reply(403, code_pb2.PERMISSION_DENIED, reasons.ORIGIN_NOT_ALLOWED),
+        _reply(
+            403,
+            code_pb2.PERMISSION_DENIED,
+            reasons.ORIGIN_NOT_ALLOWED,
+            message="Pages of this Origin may not call the API. Allow them with"
+            " FAAS_GATEWAY_ALLOWED_ORIGINS.",
+        ),
         _reply(
             408,
             code_pb2.DEADLINE_EXCEEDED,
@@ -81,7 +107,12 @@ def replies(
             f"Code up to {upload_limit_bytes} bytes goes to /uploads.",
         ),
         _reply(415, code_pb2.INVALID_ARGUMENT, reasons.UNSUPPORTED_CONTENT_TYPE),
-        _reply(421, code_pb2.PERMISSION_DENIED, reasons.HOST_NOT_ALLOWED),
+        _reply(
+            421,
+            code_pb2.PERMISSION_DENIED,
+            reasons.HOST_NOT_ALLOWED,
+            message="This Host is not served here. Allow it with FAAS_GATEWAY_ALLOWED_HOSTS.",
+        ),
         _reply(
             431,
             code_pb2.RESOURCE_EXHAUSTED,
@@ -149,11 +180,7 @@ class UpstreamFailure:
     @property
     def status_details(self) -> str:
         """The `grpc-status-details-bin` of it."""
-        info = error_details_pb2.ErrorInfo(reason=self.reason, domain=ERROR_DOMAIN)
-        packed = AnyMessage()
-        packed.Pack(info)
-        status = status_pb2.Status(code=self.code, message=self.message, details=[packed])
-        return base64.b64encode(status.SerializeToString()).decode().rstrip("=")
+        return _status_details(self.code, self.reason, self.message)
 
 
 _UNAVAILABLE = reasons.ErrorReason.Name(reasons.DEPENDENCY_UNAVAILABLE)

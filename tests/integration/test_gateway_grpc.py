@@ -15,6 +15,7 @@ import pytest_asyncio
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
 
 from faas.json_values import to_value
 from faas.v1.execution_service_pb2_grpc import ExecutionServiceStub
@@ -130,6 +131,10 @@ async def test_services_of_the_mesh_are_out_of_reach(stack, channel):
     for caught in (fetched, asked):
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
         assert caught.value.details() == "There is no such service."
+        status = rpc_status.from_call(caught.value)
+        info = error_details_pb2.ErrorInfo()
+        assert status.details[0].Unpack(info)
+        assert (info.reason, info.domain) == ("UNKNOWN_PATH", "faas-mesh")
 
 
 async def test_health_is_the_standard_service(stack, channel):
