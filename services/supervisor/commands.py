@@ -85,12 +85,17 @@ def up(
             asyncio.run(bring_up(request, Screen()))
 
 
-def down(data_dir: DataDir = None) -> None:
+def down(
+    data_dir: DataDir = None,
+    timeout: Annotated[
+        float, typer.Option(min=0, help="Seconds until what has not ended is killed.")
+    ] = 90,
+) -> None:
     """End what `faas up` started: what runs may finish, all data stays."""
     with _explained():
         from services.supervisor.down import down as take_down
 
-        ended = take_down(data_dir)
+        ended = take_down(data_dir, timeout)
         if ended is None:
             typer.echo("Nothing runs here.")
         elif ended.killed:

@@ -16,8 +16,6 @@ from services.supervisor.mesh import module
 from services.supervisor.request import Request
 from services.supervisor.state import PartState, StackStatus, is_locked, unlocked
 
-# Longer than workers let what runs end, and the stores their last writes.
-DOWN_TIMEOUT_S = 90.0
 # What the watchdog needs after a kill.
 CLEARING_S = 15.0
 _POLL_S = 0.05
@@ -65,8 +63,11 @@ class Ended:
     """It did not end by itself."""
 
 
-def down(data_dir: Path | None) -> Ended | None:
-    """End the stack of a data directory; None: nothing runs there. Raises Failed."""
+def down(data_dir: Path | None, timeout_s: float) -> Ended | None:
+    """End the stack of a data directory; None: nothing runs there. Raises Failed.
+
+    It is killed if it has not ended by itself within `timeout_s`.
+    """
     layout = Layout.of(data_dir)
     if not is_locked(layout):
         return None
@@ -74,7 +75,7 @@ def down(data_dir: Path | None) -> Ended | None:
     killed = False
     if found is not None and found.is_alive():
         processes.send(found.pid, signal.SIGTERM)
-        if not unlocked(layout, DOWN_TIMEOUT_S):
+        if not unlocked(layout, timeout_s):
             killed = True
             if found.is_alive():
                 processes.send(found.pid, signal.SIGKILL)

@@ -131,7 +131,7 @@ class Keeper:
                 code, how = 1, f"cannot be started: {error}"
             else:
                 code = await self._attend(kept, process)
-                how = describe(code)
+                how = processes.describe(code)
                 self._ended(kept, process)
             if kept.stopping.is_set():
                 break
@@ -211,16 +211,6 @@ class Keeper:
 def backoff_s(deaths: int) -> float:
     """How long to wait after so many deaths in a row."""
     return min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(deaths - 1, 16))
-
-
-def describe(code: int) -> str:
-    """How a process ended, for people."""
-    if code >= 0:
-        return f"ended with code {code}"
-    try:
-        return f"was ended by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was ended by signal {-code}"
 
 
 def _rank(kept: _Kept) -> int:

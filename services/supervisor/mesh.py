@@ -16,6 +16,10 @@ from services.supervisor.valkey import Valkey
 
 # Threads of Envoy: each costs memory, and two serve more than the rest of one machine can.
 ENVOY_THREADS = 2
+DRAIN_TIMEOUT_S = 30.0
+"""How long workers let what runs end, unless FAAS_WORKER_DRAIN_TIMEOUT_S says otherwise."""
+# Then they give back what has not ended, and say goodbye.
+GIVE_BACK_S = 15.0
 
 # When all ends: who runs functions, who is waited for, the way in, the stores.
 _WORKERS, _SERVICES, _WAY_IN, _STORES = range(4)
@@ -170,12 +174,13 @@ class Mesh:
                 "state_dir": self._layout.data_dir / "workers" / name,
                 "work_dir": self._layout.run_dir / "work",
                 "stack": self._options.stack,
+                "drain_timeout_s": drain_timeout_s(),
                 **({"docker_socket": engine.socket} if engine else {}),
             },
             kind="worker",
             after=("functions", "invocations"),
             stops=_WORKERS,
-            stop_timeout_s=45,  # longer than it lets what runs end, and gives back what does not
+            stop_timeout_s=drain_timeout_s() + GIVE_BACK_S,
         )
 
     def _part(
@@ -203,6 +208,11 @@ class Mesh:
 
     def _address(self, name: str) -> str:
         return f"unix:{self._layout.socket(name)}"
+
+
+def drain_timeout_s() -> float:
+    """How long workers let what runs end."""
+    return float(os.environ.get("FAAS_WORKER_DRAIN_TIMEOUT_S") or DRAIN_TIMEOUT_S)
 
 
 def module(name: str) -> tuple[str, ...]:

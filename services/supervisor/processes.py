@@ -51,6 +51,16 @@ def kill_tree(pid: int) -> None:
         send(one, signal.SIGKILL)
 
 
+def describe(code: int) -> str:
+    """How a process ended, for people."""
+    if code >= 0:
+        return f"ended with code {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"
+
+
 def _tree(pid: int) -> set[int]:
     try:
         below = psutil.Process(pid).children(recursive=True)

