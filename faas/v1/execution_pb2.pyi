@@ -82,7 +82,9 @@ class Report(_message.Message):
         ATTEMPT_FIELD_NUMBER: _builtins.int
         invocation_id: _builtins.str
         attempt: _builtins.int
-        """Granted attempt; executions that were not granted are not held."""
+        """Granted attempt; 0: taken from the queue and not granted yet, as far as
+        the worker knows.
+        """
         def __init__(
             self,
             *,

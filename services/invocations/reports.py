@@ -114,7 +114,11 @@ class Session:
                 # Lines go first: a verdict must not overtake what was printed before it.
                 await self._keep_logs(request.reports)
                 for report in request.reports:
-                    group.create_task(self._deal_with(report))
+                    if report.HasField("heartbeat"):
+                        # At once: what is granted after it must not be missing in it.
+                        await self._deal_with(report)
+                    else:
+                        group.create_task(self._deal_with(report))
 
     async def beat(self, worker: Worker, held: Iterable[Report.Held]) -> None:
         """Note that the boot lives and what it has; tell it what is no longer its own."""
@@ -135,8 +139,10 @@ class Session:
     async def _compare(self, held: list[Report.Held], ack: Directive.HeartbeatAck) -> None:
         recorded = set(await self._desk.records.held_by(self.boot))
         claimed = {ids.parse(ids.INVOCATION, item.invocation_id): item for item in held}
-        ack.not_yours.extend(item for key, item in claimed.items() if key not in recorded)
-        # One heartbeat may have crossed a grant on its way; two have not.
+        # What has no attempt yet waits for its grant, which may be on the way.
+        ack.not_yours.extend(
+            item for key, item in claimed.items() if item.attempt and key not in recorded
+        )
         missing = recorded - claimed.keys()
         if gone := missing & self._missing:
             reason = "Its worker does not know of it any more, and no start is left."

@@ -173,7 +173,6 @@ class Agent:
         return [
             Report.Held(invocation_id=one.offer.invocation_id, attempt=one.attempt)
             for one in self._running
-            if one.attempt
         ]
 
     async def _may_take(self) -> None:
