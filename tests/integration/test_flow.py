@@ -1,28 +1,31 @@
 """The flow, step by step, seen from outside: Redis, PostgreSQL, processes, files.
 
-The steps are those of the README. A function holds until the test lets it go, so
-that each step can be looked at while it lasts.
+The steps are those of the README, once as a process and once in a container. The
+function holds until the test lets it go, so each step can be looked at while it lasts.
 """
 
 import json
+import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from faas.json_values import to_python
+from faas.v1.function_pb2 import Function
 from faas.v1.invocation_pb2 import Invocation
 from faas.v1.worker_pb2 import DrainWorkerRequest, ResumeWorkerRequest
 from tests.mesh import QUEUE, Mesh, eventually
 
 WAIT_S = 120
+RUNTIMES = ["process", pytest.param("docker", marks=pytest.mark.docker)]
 HOLD = """
 import os, pathlib, sys, time
 
 def handler(payload, context):
     print("held")
-    while not pathlib.Path("/proc/self/cwd").joinpath(payload["release"]).exists():
+    # Beside its code, which it has as a process and in a container alike.
+    while not pathlib.Path(payload["release"]).exists():
         time.sleep(0.02)
     print("released", file=sys.stderr)
     return {
@@ -33,31 +36,78 @@ def handler(payload, context):
 """
 
 
-@dataclass
-class Sandbox:
-    """What is seen of a running function from outside."""
+class Process:
+    """A function that runs as a process, as the machine shows it."""
 
-    environment: Mapping[str, str]
-    directory: Path
-    code: Path
+    def __init__(self, pid: int, environment: Mapping[str, str]) -> None:
+        self.environment = environment
+        self.directory = Path(environment["FUNCTION_SOCKET"]).parent
+        self.code = Path(f"/proc/{pid}/cwd").resolve()
 
-    def release(self) -> None:
-        """Let it go."""
-        (self.code / "release").touch()
+    @classmethod
+    async def running(cls, mesh: Mesh, accepted: Invocation) -> "Process":
+        """The one that runs this invocation."""
+        home = mesh.directory / "work" / accepted.function_id
+
+        async def look() -> list[tuple[int, dict[str, str]]]:
+            return _processes(home)
+
+        [found] = await eventually("the function's process", look, WAIT_S)
+        return cls(*found)
+
+    def check(self, function: Function) -> None:
+        """Nothing but time and output is limited."""
+        assert self.environment["FUNCTION_CODE_DIR"] == str(self.code)
+        assert function.id in self.directory.parts
 
     def is_gone(self) -> bool:
-        raise NotImplementedError
+        return not self.directory.exists() and not _processes(self.directory)
 
 
-class Process(Sandbox):
-    """A function of the process runtime."""
+class Container:
+    """A function that runs in a container, as `docker inspect` shows it."""
+
+    def __init__(self, inspected: dict) -> None:
+        self.inspected = inspected
+        self.environment = dict(item.split("=", 1) for item in inspected["Config"]["Env"])
+        self.mounts = {mount["Destination"]: mount for mount in inspected["Mounts"]}
+        self.directory = Path(self.mounts["/run/faas"]["Source"])
+        self.code = Path(self.mounts["/app/function"]["Source"])
+
+    @classmethod
+    async def running(cls, _mesh: Mesh, accepted: Invocation) -> "Container":
+        """The one that runs this invocation."""
+
+        async def look() -> str:
+            return docker("ps", "-q", "--filter", f"label=faas.invocation={accepted.id}").strip()
+
+        [inspected] = json.loads(docker("inspect", await eventually("a container", look, WAIT_S)))
+        return cls(inspected)
+
+    def check(self, function: Function) -> None:
+        """Its image, limits, mounts and labels are those of the function."""
+        host, config = self.inspected["HostConfig"], self.inspected["Config"]
+        assert config["Image"].partition(":")[0] == "faas-runtime-python"
+        assert config["Labels"]["faas.function"] == function.id
+        assert host["Memory"] == host["MemorySwap"] == function.memory_mb * 1024 * 1024
+        assert host["NanoCpus"] == function.cpus * 1e9
+        assert host["ReadonlyRootfs"]
+        assert host["CapDrop"] == ["ALL"]
+        for mount in self.mounts.values():
+            assert not mount["RW"], mount
+        assert self.inspected["State"]["Running"]
 
     def is_gone(self) -> bool:
-        return not self.directory.exists() and not list(_processes(self.directory))
+        found = docker("ps", "-aq", "--filter", f"id={self.inspected['Id']}").strip()
+        return not found and not self.directory.exists()
 
 
-def _processes(directory: Path) -> list[tuple[Path, dict[str, str]]]:
-    """The processes whose environment names something in `directory`."""
+def docker(*command: str) -> str:
+    return subprocess.run(["docker", *command], check=True, capture_output=True, text=True).stdout
+
+
+def _processes(directory: Path) -> list[tuple[int, dict[str, str]]]:
+    """The processes whose worker's socket is in `directory`, with their environment."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -66,23 +116,8 @@ def _processes(directory: Path) -> list[tuple[Path, dict[str, str]]]:
             continue
         environment = dict(item.split("=", 1) for item in items if "=" in item)
         if environment.get("FUNCTION_SOCKET", "").startswith(f"{directory}/"):
-            found.append((entry, environment))
+            found.append((int(entry.name), environment))
     return found
-
-
-async def running_process(mesh: Mesh, function_id: str) -> Process:
-    """The one sandbox of a function, as the machine shows it."""
-    home = mesh.directory / "work" / function_id
-
-    async def look() -> list[tuple[Path, dict[str, str]]]:
-        return _processes(home)
-
-    [(process, environment)] = await eventually("the function's process", look)
-    return Process(
-        environment=environment,
-        directory=Path(environment["FUNCTION_SOCKET"]).parent,
-        code=(process / "cwd").resolve(),
-    )
 
 
 def row(mesh: Mesh, invocation_id: str) -> dict:
@@ -95,10 +130,12 @@ async def processing_lists(mesh: Mesh) -> dict[str, list[bytes]]:
     return {name: await mesh.redis.lrange(name, 0, -1) for name in names}
 
 
-@pytest.mark.parametrize("runtime", ["process"])
-async def test_the_fifteen_steps(mesh: Mesh, runtime: str) -> None:
+@pytest.mark.parametrize("runtime", RUNTIMES)
+async def test_the_fifteen_steps(mesh: Mesh, runtime: str, request: pytest.FixtureRequest) -> None:
+    if runtime == "docker":
+        request.getfixturevalue("docker_engine")
     await mesh.start("functions", "invocations")
-    await mesh.start("worker-1", runtime=runtime)
+    await mesh.start("worker-1", runtime=runtime, network="none")
     function = await mesh.create("hold", HOLD, memory_mb=96, cpus=0.5, timeout={"seconds": 90})
     worker = mesh.worker("worker-1")
     await worker.DrainWorker(DrainWorkerRequest())
@@ -148,7 +185,8 @@ async def test_the_fifteen_steps(mesh: Mesh, runtime: str) -> None:
     # 6 to 9: its code from storage in a directory, its sandbox with both variables.
     stored = mesh.directory / "storage" / "functions" / function.id / function.code_sha256
     assert (stored / "code").read_text() == HOLD
-    sandbox = await running_process(mesh, function.id)
+    sandbox = await {"process": Process, "docker": Container}[runtime].running(mesh, accepted)
+    sandbox.check(function)
     assert (sandbox.code / "main.py").read_text() == HOLD
     assert sandbox.directory.is_relative_to(mesh.directory / "work" / function.id)
     assert sandbox.environment["FUNCTION_HANDLER"] == "main.handler"
@@ -157,7 +195,7 @@ async def test_the_fifteen_steps(mesh: Mesh, runtime: str) -> None:
     # 10, 11: it runs, and is waited for.
     assert not sandbox.is_gone()
     assert await processing_lists(mesh) == {own_list: [message]}
-    sandbox.release()
+    (sandbox.code / "release").touch()
 
     # 12, 13: result, output and what it cost are in the record.
     done = await mesh.get(accepted.id, wait_s=WAIT_S)
