@@ -24,8 +24,8 @@ from services.channels import mesh_errors
 if TYPE_CHECKING:
     from faas.v1.function_registry_service_pb2_grpc import FunctionRegistryServiceAsyncStub
 
-# FunctionService is next door: longer means that it is away.
-RESOLVE_S = 5.0
+# FunctionService is next door: a restart takes less, longer means that it is away.
+RESOLVE_S = 4.0
 FRESH_S = 1.0
 MAX_KEPT = 10_000
 WATCH_AGAIN_S = 0.5

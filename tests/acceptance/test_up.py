@@ -1,5 +1,6 @@
 """`faas up`: everything runs, is kept running, and goes as a whole."""
 
+import contextlib
 import signal
 
 import psutil
@@ -111,8 +112,9 @@ def watchdog(stack: Stack) -> psutil.Process | None:
     """The watchdog's process."""
     for process in psutil.Process(stack.process.pid).children():
         # A dead one that is not reaped yet has no command line.
-        if "services.supervisor.watchdog" in process.cmdline():
-            return process
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "services.supervisor.watchdog" in process.cmdline():
+                return process
     return None
 
 
