@@ -8,13 +8,18 @@ export function ms(duration: string | undefined): number | undefined {
 /** "0.4 ms", "32 ms", "1.25 s", "2 min 5 s". */
 export function duration(value: number | undefined): string {
   if (value === undefined || Number.isNaN(value)) return "–";
-  if (value < 1) return value === 0 ? "0 ms" : `${value.toFixed(1)} ms`;
-  if (value < 1000) return `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
-  if (value < 60_000) return `${(value / 1000).toFixed(value < 10_000 ? 2 : 1)} s`;
+  if (value < 1000) return `${Number(value.toFixed(value < 10 ? 1 : 0))} ms`;
+  if (value < 60_000) return `${Number((value / 1000).toFixed(value < 10_000 ? 2 : 1))} s`;
   const seconds = Math.round(value / 1000);
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
-  if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
-  return `${Math.floor(seconds / 86_400)} d ${Math.floor((seconds % 86_400) / 3600)} h`;
+  if (seconds < 3600) return two(Math.floor(seconds / 60), "min", seconds % 60, "s");
+  const minutes = Math.floor(seconds / 60);
+  if (seconds < 86_400) return two(Math.floor(minutes / 60), "h", minutes % 60, "min");
+  const hours = Math.floor(minutes / 60);
+  return two(Math.floor(hours / 24), "d", hours % 24, "h");
+}
+
+function two(large: number, unit: string, small: number, smaller: string): string {
+  return small ? `${large} ${unit} ${small} ${smaller}` : `${large} ${unit}`;
 }
 
 /** "512 B", "1.2 KiB", "10 MiB". */

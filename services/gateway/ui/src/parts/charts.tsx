@@ -63,8 +63,8 @@ export interface Dot {
 export function Dots(props: { label: string; dots: Dot[]; ticks: (value: number) => string }) {
   const height = 160;
   const values = props.dots.map((dot) => Math.max(0.1, dot.value));
-  const low = Math.floor(Math.log10(Math.min(...values, 1)));
-  const high = Math.max(low + 1, Math.ceil(Math.log10(Math.max(...values, 10))));
+  const low = Math.floor(Math.log10(Math.min(...values)));
+  const high = Math.max(low + 1, Math.ceil(Math.log10(Math.max(...values))));
   const y = (value: number) =>
     height - 8 - ((Math.log10(Math.max(0.1, value)) - low) / (high - low)) * (height - 16);
   const lines = Array.from({ length: high - low + 1 }, (_, index) => 10 ** (low + index));

@@ -62,10 +62,8 @@ const theme = EditorView.theme({
   "&.cm-focused > .cm-scroller > .cm-selectionLayer .cm-selectionBackground": {
     backgroundColor: "var(--selection)",
   },
-  ".cm-matchingBracket, &.cm-focused .cm-matchingBracket": {
-    backgroundColor: "var(--selection)",
-    outline: "none",
-  },
+  ".cm-matchingBracket": { backgroundColor: "transparent" },
+  "&.cm-focused .cm-matchingBracket": { backgroundColor: "var(--selection)", outline: "none" },
   ".cm-selectionMatch": { backgroundColor: "var(--hover)" },
   ".cm-panels": { backgroundColor: "var(--surface)", color: "var(--text)" },
   ".cm-panels-bottom": { borderTop: "1px solid var(--line)" },
@@ -84,6 +82,27 @@ const theme = EditorView.theme({
   },
 });
 
+// Typing over a selection is done here: browsers would keep the colour of what was
+// there by a style attribute, which the page's policy forbids.
+const typeOver = EditorView.domEventHandlers({
+  beforeinput(event, view) {
+    const { main } = view.state.selection;
+    const text = event.data;
+    if (event.inputType !== "insertText" || text === null || main.empty) return false;
+    if (view.composing || view.state.readOnly) return false;
+    event.preventDefault();
+    const insert = () =>
+      view.state.update(view.state.replaceSelection(text), {
+        userEvent: "input.type",
+        scrollIntoView: true,
+      });
+    const handlers = view.state.facet(EditorView.inputHandler);
+    if (!handlers.some((handle) => handle(view, main.from, main.to, text, insert)))
+      view.dispatch(insert());
+    return true;
+  },
+});
+
 export interface Options {
   value: string;
   language: string;
@@ -98,6 +117,7 @@ export interface Options {
 
 export interface Mounted {
   setValue: (value: string) => void;
+  focus: () => void;
   destroy: () => void;
 }
 
@@ -122,6 +142,7 @@ export function mount(host: HTMLElement, options: Options): Mounted {
         indentUnit.of(INDENT[options.language] ?? "  "),
         syntaxHighlighting(colours),
         theme,
+        typeOver,
         language.of([]),
         EditorView.contentAttributes.of({ "aria-label": options.label, tabindex: "0" }),
         Prec.highest(
@@ -164,6 +185,10 @@ export function mount(host: HTMLElement, options: Options): Mounted {
     setValue(value) {
       if (value === view.state.doc.toString()) return;
       view.dispatch({ changes: { from: 0, to: view.state.doc.length, insert: value } });
+    },
+    focus: () => {
+      view.dispatch({ selection: { anchor: view.state.doc.length } });
+      view.focus();
     },
     destroy: () => view.destroy(),
   };

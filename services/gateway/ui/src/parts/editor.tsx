@@ -29,6 +29,8 @@ export function Editor(props: Props) {
         onChange: (value) => latest.current.onChange?.(value),
         ...(latest.current.onSubmit && { onSubmit: () => latest.current.onSubmit?.() }),
       });
+      // Whoever is writing already goes on.
+      if (host.current.nextElementSibling === document.activeElement) mounted.current.focus();
       setReady(true);
     };
     // Without it, what is shown does all but the colours.

@@ -36,7 +36,7 @@ export function Lines<T>({ label, lines, textOf, before, classOf, follow }: Prop
     <div
       ref={scroller}
       className="lines"
-      role="region"
+      role="group"
       aria-label={label}
       tabIndex={0}
       onScroll={(event) => {

@@ -16,18 +16,23 @@ const STATES: InvocationStatus[] = [
   "COMPLETED",
   "FAILED",
   "TIMED_OUT",
+  "CANCELLED",
   "DEAD_LETTERED",
 ];
 
 export function invocationColumns(now: number, withFunction = true): Column<Invocation>[] {
   return [
     {
-      title: "Invocation",
+      title: withFunction ? "Function" : "Invocation",
       className: "col-main",
       cell: (each) => (
         <>
-          <a className="row-link mono" href={href("invocations", each.id)} title={each.id}>
-            {format.short(each.id)}
+          <a
+            className={withFunction ? "row-link" : "row-link mono"}
+            href={href("invocations", each.id)}
+            title={each.id}
+          >
+            {withFunction ? each.function_name : format.short(each.id)}
           </a>
           {each.error && <span className="faint truncate">{wrong(each.error)}</span>}
         </>
@@ -36,13 +41,9 @@ export function invocationColumns(now: number, withFunction = true): Column<Invo
     ...(withFunction
       ? [
           {
-            title: "Function",
-            className: "col-function",
-            cell: (each: Invocation) => (
-              <a className="quiet-link truncate" href={href("functions", each.function_name)}>
-                {each.function_name}
-              </a>
-            ),
+            title: "Id",
+            className: "col-id",
+            cell: (each: Invocation) => <code className="faint">{each.id.slice(-8)}</code>,
           },
         ]
       : []),

@@ -233,7 +233,7 @@ function Parts() {
           {workers.data.slice(0, 6).map((worker) => (
             <li key={worker.id}>
               <a className="truncate" href={href("workers")}>
-                {worker.host}
+                {worker.host} <code className="faint">{worker.id.slice(-4)}</code>
               </a>
               <span className="faint small tabular">
                 {worker.running} of {worker.concurrency}
