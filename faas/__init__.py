@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from faas.errors import VersionNotFound as VersionNotFound
     from faas.errors import WaitTimeout as WaitTimeout
     from faas.errors import WorkerNotFound as WorkerNotFound
+    from faas.functions import Answer as Answer
     from faas.functions import AsyncFunction as AsyncFunction
     from faas.functions import Function as Function
     from faas.invocations import AsyncInvocation as AsyncInvocation
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
 # Looked up when first used: servers and `faas --help` do not pay for the client.
 _HOMES = {
     "faas.client": ("AsyncClient", "Client"),
-    "faas.functions": ("AsyncFunction", "Function"),
+    "faas.functions": ("Answer", "AsyncFunction", "Function"),
     "faas.invocations": ("AsyncInvocation", "Invocation"),
     "faas.local": ("LocalFunction", "function"),
     "faas.sources": ("Code",),

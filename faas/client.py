@@ -16,20 +16,27 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 from faas import contexts
 from faas.address import Address
 from faas.blocking import Face, Portal, blocking, iterating
 from faas.errors import InvalidSettings, UnusableSource, WaitTimeout
 from faas.functions import AsyncFunction, Function
-from faas.invocations import AsyncInvocation, Invocation
+from faas.invocations import AsyncInvocation, Invocation, error_code_of, status_of
 from faas.local import LocalFunction
 from faas.paging import pages
 from faas.settings import Settings
 from faas.sources import Source, prepared
 from faas.transport import Transport
 from faas.v1 import invocation_pb2
+from faas.v1.dead_letter_pb2 import (
+    DeadMessage,
+    ListDeadLettersRequest,
+    ListDeadMessagesRequest,
+    Redrive,
+    RedriveInvocationsRequest,
+)
 from faas.v1.function_service_pb2 import ListFunctionsRequest
 from faas.v1.function_service_pb2_grpc import FunctionServiceStub
 from faas.v1.invocation_service_pb2 import ListInvocationsRequest, ListWorkersRequest
@@ -37,6 +44,8 @@ from faas.v1.invocation_service_pb2_grpc import InvocationServiceStub
 from faas.v1.worker_pb2 import DrainWorkerRequest, GetWorkerRequest, ResumeWorkerRequest, Worker
 
 TIMEOUT_S = 30.0
+MOST_AT_ONCE = 1000
+"""Ids that one call takes."""
 
 
 class AsyncClient:
@@ -135,6 +144,7 @@ class AsyncClient:
     async def invocations(
         self,
         *,
+        filter: str = "",  # noqa: A002 - the API's name for it
         function_id: str = "",
         status: str = "",
         created_after: datetime | None = None,
@@ -144,12 +154,9 @@ class AsyncClient:
         """Invocations, newest first, without payload and result."""
         stub = InvocationServiceStub(self._transport.channel)
         request = ListInvocationsRequest(
-            function_id=function_id, status=_status(status), page_size=page_size
+            function_id=function_id, status=status_of(status), filter=filter, page_size=page_size
         )
-        if created_after is not None:
-            request.created_after.FromDatetime(created_after)
-        if created_before is not None:
-            request.created_before.FromDatetime(created_before)
+        _between(request, created_after, created_before)
         async for page in pages(self._transport, stub.ListInvocations, request):
             for record in page.invocations:
                 yield AsyncInvocation(self._transport, record)
@@ -176,6 +183,62 @@ class AsyncClient:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def dead_letters(
+        self,
+        *,
+        function_id: str = "",
+        code: str = "",
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        page_size: int = 0,
+    ) -> AsyncIterator[AsyncInvocation]:
+        """What the platform gave up on, newest first; `code` is one of Invocation.ErrorCode."""
+        stub = InvocationServiceStub(self._transport.channel)
+        request = ListDeadLettersRequest(
+            function_id=function_id, code=error_code_of(code), page_size=page_size
+        )
+        _between(request, created_after, created_before)
+        async for page in pages(self._transport, stub.ListDeadLetters, request):
+            for record in page.invocations:
+                yield AsyncInvocation(self._transport, record)
+
+    async def dead_messages(self) -> list[DeadMessage]:
+        """The latest messages from the queue that belong to no invocation."""
+        stub = InvocationServiceStub(self._transport.channel)
+        request = ListDeadMessagesRequest(page_size=1000)
+        return list((await self._transport.read(stub.ListDeadMessages, request)).messages)
+
+    async def redrive(
+        self,
+        invocation_ids: Iterable[str] = (),
+        *,
+        function_id: str = "",
+        status: str = "",
+        code: str = "",
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        latest_version: bool = False,
+    ) -> AsyncIterator[Redrive]:
+        """Take up again what failed, each with a new invocation, once however often asked.
+
+        These ids; or, without any, what the rest says and was not taken up before:
+        DEAD_LETTERED unless `status` is FAILED or TIMED_OUT.
+        """
+        stub = InvocationServiceStub(self._transport.channel)
+        ids = list(invocation_ids)
+        for start in range(0, max(len(ids), 1), MOST_AT_ONCE):
+            request = RedriveInvocationsRequest(
+                invocation_ids=ids[start : start + MOST_AT_ONCE],
+                function_id=function_id,
+                status=status_of(status),
+                code=error_code_of(code),
+                latest_version=latest_version,
+            )
+            _between(request, created_after, created_before)
+            async for page in pages(self._transport, stub.RedriveInvocations, request):
+                for redrive in page.redrives:
+                    yield redrive
 
     async def workers(self) -> AsyncIterator[Worker]:
         """Workers that were seen within the last hour."""
@@ -259,20 +322,20 @@ class Client(Face[AsyncClient]):
     deploy = blocking(AsyncClient.deploy, Function)
     functions = iterating(AsyncClient.functions, Function)
     invocations = iterating(AsyncClient.invocations, Invocation)
+    dead_letters = iterating(AsyncClient.dead_letters, Invocation)
+    dead_messages = blocking(AsyncClient.dead_messages)
+    redrive = iterating(AsyncClient.redrive)
     workers = iterating(AsyncClient.workers)
     worker = blocking(AsyncClient.worker)
     drain_worker = blocking(AsyncClient.drain_worker)
     resume_worker = blocking(AsyncClient.resume_worker)
 
 
-def _status(name: str) -> invocation_pb2.Invocation.Status.ValueType:
-    if not name:
-        return invocation_pb2.Invocation.STATUS_UNSPECIFIED
-    try:
-        return invocation_pb2.Invocation.Status.Value(name.upper())
-    except ValueError:
-        known = ", ".join(invocation_pb2.Invocation.Status.keys()[1:])
-        raise InvalidSettings(f"There is no status {name!r}. There are {known}.") from None
+def _between(request: Any, after: datetime | None, before: datetime | None) -> None:
+    if after is not None:
+        request.created_after.FromDatetime(after)
+    if before is not None:
+        request.created_before.FromDatetime(before)
 
 
 def _read(file: str | None) -> bytes | None:

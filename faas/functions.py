@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import IO, TYPE_CHECKING, Any, Unpack
 from uuid import uuid4
 
@@ -11,7 +12,15 @@ from grpc import StatusCode
 
 from faas.blocking import Face, blocking, iterating
 from faas.errors import FaasError, FunctionExists, FunctionNotFound, InvalidPayload, UnusableSource
-from faas.invocations import ANSWER_S, WAIT_S, AsyncInvocation, Invocation, has_ended, result_of
+from faas.invocations import (
+    ANSWER_S,
+    WAIT_S,
+    AsyncInvocation,
+    Invocation,
+    has_ended,
+    result_of,
+    status_of,
+)
 from faas.json_values import NotJson, to_value
 from faas.paging import pages
 from faas.settings import Settings, fill
@@ -30,8 +39,13 @@ from faas.v1.function_service_pb2 import (
     UploadCodeRequest,
 )
 from faas.v1.function_service_pb2_grpc import FunctionServiceStub
-from faas.v1.invocation_service_pb2 import InvokeRequest
+from faas.v1.invocation_service_pb2 import (
+    CallFunctionRequest,
+    CancelInvocationsRequest,
+    InvokeRequest,
+)
 from faas.v1.invocation_service_pb2_grpc import InvocationServiceStub
+from faas.v1.lane_pb2 import Lane, PauseFunctionRequest, ResumeFunctionRequest
 
 if TYPE_CHECKING:  # it is a type alone
     from faas.v1.function_service_pb2_grpc import FunctionServiceAsyncStub
@@ -42,8 +56,19 @@ MAX_INLINE_BYTES = 3 * 1024 * 1024
 """What an archive may have to travel inside a request; a larger one is uploaded first."""
 CHUNK_BYTES = 512 * 1024
 UPLOAD_TIMEOUT_S = 600.0
+CALL_TIMEOUT_S = 960.0
+"""How long a raw call waits: the longest timeout that a function can have, and a minute."""
 CONCURRENCY = 16
 """How many invocations `map` has under way at once."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a raw call answered."""
+
+    data: bytes
+    content_type: str
+    invocation_id: str
 
 
 class FunctionView:
@@ -100,7 +125,7 @@ class AsyncFunction(FunctionView):
         CallFailed.
         """
         wait_s = WAIT_S if timeout_s is None else min(timeout_s, WAIT_S)
-        invocation = await self._invoke(payload, wait_s, version, labels, None)
+        invocation = await self._invoke(payload, wait_s, version=version, labels=labels)
         if has_ended(invocation.record):
             return result_of(invocation.record)
         left_s = None if timeout_s is None else timeout_s - wait_s
@@ -113,13 +138,21 @@ class AsyncFunction(FunctionView):
         version: int = 0,
         labels: Mapping[str, str] | None = None,
         request_id: str | None = None,
+        not_before: datetime | None = None,
     ) -> AsyncInvocation:
-        """Have it invoked, and do not wait.
+        """Have it invoked, and do not wait; not before that moment.
 
         The same `request_id` gives the same invocation again, so that a caller who
         starts anew repeats nothing; without one, one is made.
         """
-        return await self._invoke(payload, 0, version, labels, request_id)
+        return await self._invoke(
+            payload,
+            0,
+            version=version,
+            labels=labels,
+            request_id=request_id,
+            not_before=not_before,
+        )
 
     async def map(
         self,
@@ -164,6 +197,56 @@ class AsyncFunction(FunctionView):
             for task in under_way:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
+
+    async def call(
+        self,
+        body: bytes | str = b"",
+        *,
+        content_type: str = "",
+        timeout_s: float = CALL_TIMEOUT_S,
+        version: int = 0,
+    ) -> Answer:
+        """Bytes in, bytes out, each with its content type: exact where JSON is not.
+
+        Raises NoResult where the function has none. It is sent once: a failure on the
+        way may mean that it ran.
+        """
+        if isinstance(body, str):
+            body, content_type = body.encode(), content_type or "text/plain; charset=utf-8"
+        request = CallFunctionRequest(
+            function_id=self._function_id,
+            body=HttpBody(data=body, content_type=content_type),
+            function_version=version,
+        )
+        answer, headers = await self._transport.answered(
+            InvocationServiceStub(self._transport.channel).CallFunction,
+            request,
+            timeout_s=timeout_s,
+        )
+        return Answer(answer.data, answer.content_type, headers.get("x-faas-invocation-id", ""))
+
+    async def cancel_all(self, *, status: str = "", created_before: datetime | None = None) -> int:
+        """Cancel its invocations that have not ended: how many. `status`: only such."""
+        request = CancelInvocationsRequest(function_id=self._function_id, status=status_of(status))
+        if created_before is not None:
+            request.created_before.FromDatetime(created_before)
+        stub, cancelled, more = InvocationServiceStub(self._transport.channel), 0, True
+        while more:
+            response = await self._transport.call(stub.CancelInvocations, request, again=True)
+            cancelled, more = cancelled + response.cancelled, response.more
+        return cancelled
+
+    async def pause(self) -> Lane:
+        """Start nothing of it until it is resumed: what is accepted waits."""
+        stub = InvocationServiceStub(self._transport.channel)
+        request = PauseFunctionRequest(function_id=self._function_id)
+        return await self._transport.call(stub.PauseFunction, request, again=True)
+
+    async def resume(self) -> Lane:
+        """Start its invocations again."""
+        stub = InvocationServiceStub(self._transport.channel)
+        request = ResumeFunctionRequest(function_id=self._function_id)
+        return await self._transport.call(stub.ResumeFunction, request, again=True)
 
     async def refresh(self) -> Record:
         """Read its settings anew."""
@@ -236,9 +319,11 @@ class AsyncFunction(FunctionView):
         self,
         payload: Any,
         wait_s: float,
+        *,
         version: int,
         labels: Mapping[str, str] | None,
-        request_id: str | None,
+        request_id: str | None = None,
+        not_before: datetime | None = None,
     ) -> AsyncInvocation:
         request = InvokeRequest(
             function_id=self._function_id,
@@ -249,6 +334,8 @@ class AsyncFunction(FunctionView):
         )
         request.labels.update(labels or {})
         request.wait.FromNanoseconds(int(wait_s * 1e9))
+        if not_before is not None:
+            request.not_before.FromDatetime(not_before)
         record = await self._transport.call(
             InvocationServiceStub(self._transport.channel).Invoke,
             request,
@@ -319,6 +406,10 @@ class Function(FunctionView, Face[AsyncFunction]):
     __call__ = blocking(AsyncFunction.__call__)
     submit = blocking(AsyncFunction.submit, Invocation)
     map = iterating(AsyncFunction.map)
+    call = blocking(AsyncFunction.call)
+    cancel_all = blocking(AsyncFunction.cancel_all)
+    pause = blocking(AsyncFunction.pause)
+    resume = blocking(AsyncFunction.resume)
     refresh = blocking(AsyncFunction.refresh)
     deploy = blocking(AsyncFunction.deploy)
     update = blocking(AsyncFunction.update)

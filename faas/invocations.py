@@ -13,6 +13,7 @@ from faas.errors import (
     CallFailed,
     DeadlineExceeded,
     FunctionFailed,
+    InvalidSettings,
     Unavailable,
     WaitTimeout,
 )
@@ -22,6 +23,7 @@ from faas.transport import ATTEMPTS, Transport, pause_s
 from faas.v1 import invocation_pb2
 from faas.v1.invocation_pb2 import InvocationEvent, LogLine
 from faas.v1.invocation_service_pb2 import (
+    CancelInvocationRequest,
     GetInvocationLogsRequest,
     GetInvocationRequest,
     WatchInvocationRequest,
@@ -41,6 +43,22 @@ SILENCE_S = 45.0
 FOLLOW_S = 0.1
 
 _UNENDED = (Record.STATUS_UNSPECIFIED, Record.PENDING, Record.RUNNING)
+
+
+def status_of(name: str) -> Record.Status.ValueType:
+    """A state by its name; empty: any. Raises InvalidSettings."""
+    return Record.Status.Value(_known(name, Record.Status, "status")) if name else 0  # type: ignore[return-value]
+
+
+def error_code_of(name: str) -> Record.ErrorCode.ValueType:
+    """An error's code by its name; empty: any. Raises InvalidSettings."""
+    return Record.ErrorCode.Value(_known(name, Record.ErrorCode, "code")) if name else 0  # type: ignore[return-value]
+
+
+def _known(name: str, names: Any, what: str) -> str:
+    if name.upper() in names.keys()[1:]:
+        return name.upper()
+    raise InvalidSettings(f"There is no {what} {name!r}. There are {', '.join(names.keys()[1:])}.")
 
 
 def has_ended(record: Record) -> bool:
@@ -131,6 +149,13 @@ class AsyncInvocation(InvocationView):
         """What the function returned, when it has. Raises FunctionFailed, WaitTimeout."""
         return result_of(await self.wait(timeout_s))
 
+    async def cancel(self) -> Record:
+        """End it: what runs is killed. Raises InvocationEnded where it has ended before."""
+        stub = InvocationServiceStub(self._transport.channel)
+        request = CancelInvocationRequest(invocation_id=self.id)
+        self._record = await self._transport.call(stub.CancelInvocation, request, again=True)
+        return self._record
+
     async def logs(self, *, follow: bool = False) -> AsyncIterator[LogLine]:
         """What it has printed; with `follow`, until it ends."""
         if follow:
@@ -195,6 +220,7 @@ class Invocation(InvocationView, Face[AsyncInvocation]):
     refresh = blocking(AsyncInvocation.refresh)
     wait = blocking(AsyncInvocation.wait)
     result = blocking(AsyncInvocation.result)
+    cancel = blocking(AsyncInvocation.cancel)
     logs = iterating(AsyncInvocation.logs)
     watch = iterating(AsyncInvocation.watch)
 

@@ -81,6 +81,22 @@ class Transport:
         """Make a call. Raises CallFailed."""
         return await self._try(method, lambda: request, timeout_s, again)
 
+    async def answered(
+        self,
+        method: Callable[..., grpc.aio.UnaryUnaryCall[Any, Response]],
+        request: Message,
+        *,
+        timeout_s: float,
+    ) -> tuple[Response, dict[str, str]]:
+        """Make a call once: its answer, and the headers that came with it. Raises CallFailed."""
+        call = method(request, timeout=timeout_s, metadata=self._metadata)
+        try:
+            response = await call
+            headers = await call.initial_metadata()
+        except grpc.aio.AioRpcError as error:
+            raise self._explain(error) from None
+        return response, {key: value for key, value in headers if isinstance(value, str)}
+
     async def read(
         self,
         method: Callable[..., Awaitable[Response]],

@@ -109,6 +109,20 @@ def versions(
     tell_more(found, shown)
 
 
+def pause(ctx: typer.Context, name: NAME) -> None:
+    """Start nothing of a function until it is resumed: what is accepted waits."""
+    with connected(ctx) as client:
+        client.function(name).pause()
+    say(f"{name} is paused: `faas resume {name}` starts what waits.")
+
+
+def resume(ctx: typer.Context, name: NAME) -> None:
+    """Start a paused function's invocations again."""
+    with connected(ctx) as client:
+        client.function(name).resume()
+    say(f"{name} goes on.")
+
+
 def code(
     ctx: typer.Context,
     name: NAME,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from faas.cli.failures import ExitCode, Group, say
+from faas.cli.failures import ExitCode, Failed, Group, say
 from faas.cli.functions import Limit
 from faas.cli.invoke import how_to_go_on, print_lines
 from faas.cli.options import moment
@@ -56,6 +56,9 @@ app = typer.Typer(
 def ls(
     ctx: typer.Context,
     *,
+    filter_: Annotated[
+        str, typer.Option("--filter", help="Such as: status = FAILED AND labels.team = search.")
+    ] = "",
     function: Annotated[str, typer.Option("--function", "-f", help="Only of this function.")] = "",
     state: Annotated[
         str, typer.Option("--status", "-s", help="Only in this state, such as failed.")
@@ -70,6 +73,7 @@ def ls(
     """List invocations, newest first."""
     with connected(ctx) as client:
         found = client.invocations(
+            filter=filter_,
             function_id=function,
             status=state,
             created_after=moment("--since", since),
@@ -87,6 +91,37 @@ def get(ctx: typer.Context, id_: ID, output: Output = Format.TABLE) -> None:
     """Show one record, whole."""
     with connected(ctx) as client:
         show(INVOCATION, client.invocation(id_).refresh(), output)
+
+
+@app.command()
+def cancel(
+    ctx: typer.Context,
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="ID...", help="Invocations: inv-…")
+    ] = None,
+    *,
+    function: Annotated[
+        str, typer.Option("--function", "-f", help="All of this function that have not ended.")
+    ] = "",
+    state: Annotated[
+        str, typer.Option("--status", "-s", help="With --function: only pending, or running.")
+    ] = "",
+) -> None:
+    """End invocations: what runs is killed. One that has ended already stays as it is."""
+    from faas.errors import InvocationEnded
+
+    if bool(ids) == bool(function):
+        raise Failed("Which? Give ids, or --function NAME.")
+    with connected(ctx) as client:
+        if function:
+            count = client.function(function).cancel_all(status=state)
+            say(f"{count} invocations of {function} are cancelled.")
+        for id_ in ids or ():
+            try:
+                client.invocation(id_).cancel()
+                say(f"{id_} is cancelled.")
+            except InvocationEnded as error:
+                say(str(error))
 
 
 @app.command()

@@ -8,7 +8,7 @@ import typer
 
 from faas.cli.failures import ExitCode, Failed, say
 from faas.cli.functions import NAME
-from faas.cli.options import pairs
+from faas.cli.options import later, pairs
 from faas.cli.output import Format, as_json, printable, show, write_json
 from faas.cli.payloads import read_payload
 from faas.cli.session import connected
@@ -40,6 +40,10 @@ def invoke(
     label: Annotated[
         list[str] | None, typer.Option(help="KEY=VALUE, to find it by. Can be given again.")
     ] = None,
+    delay: Annotated[
+        str | None,
+        typer.Option(help="Not before: in 90s, 15m, 2h, 7d. Implies --async.", show_default=False),
+    ] = None,
     request_id: Annotated[
         str | None,
         typer.Option(
@@ -67,9 +71,13 @@ def invoke(
     with connected(ctx) as client:
         function = client.function(name)
         invocation = function.submit(
-            data, version=version, labels=pairs("--label", label), request_id=request_id
+            data,
+            version=version,
+            labels=pairs("--label", label),
+            request_id=request_id,
+            not_before=later("--delay", delay),
         )
-        if asynchronous:
+        if asynchronous or delay:
             show(INVOCATION, invocation.record, output or Format.NAME)
             return
         try:
@@ -130,7 +138,10 @@ def print_lines(lines: Iterable[LogLine], *, times: bool = False, to_stdout: boo
 
 def how_to_go_on(invocation_id: str) -> str:
     """What to tell somebody who leaves."""
-    return f"{invocation_id} goes on: `faas invocations watch {invocation_id}` looks after it."
+    return (
+        f"{invocation_id} goes on: `faas invocations watch {invocation_id}` looks after it,"
+        f" `faas invocations cancel {invocation_id}` ends it."
+    )
 
 
 def _finish(invocation: "Invocation", *, quiet: bool) -> None:

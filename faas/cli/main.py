@@ -8,7 +8,9 @@ import typer
 
 from faas import __version__
 from faas.cli import (
+    call,
     contexts,
+    dead_letters,
     deploy,
     dev,
     doctor,
@@ -40,17 +42,20 @@ def application() -> typer.Typer:
         init.init,
         deploy.deploy,
         invoke.invoke,
+        call.call,
         invoke.logs,
         functions.ls,
         functions.get,
         functions.rm,
         functions.versions,
+        functions.pause,
+        functions.resume,
         functions.code,
         dev.dev,
         doctor.doctor,
     ):
         app.command()(command)
-    for group in (invocations.app, workers.app, contexts.app):
+    for group in (invocations.app, dead_letters.app, workers.app, contexts.app):
         app.add_typer(group)
     for entry_point in sorted(entry_points(group=COMMANDS_GROUP), key=_name):
         app.command(entry_point.name)(_command(entry_point))

@@ -33,3 +33,13 @@ def moment(option: str, text: str | None) -> datetime | None:
             " (2026-01-31T12:00:00Z)."
         ) from error
     return found if found.tzinfo else found.astimezone()
+
+
+def later(option: str, text: str | None) -> datetime | None:
+    """A moment to come: in `90s`, `15m`, `2h`, `7d`."""
+    if not text:
+        return None
+    try:
+        return datetime.now(UTC) + timedelta(seconds=float(text[:-1]) * _UNITS[text[-1]])
+    except (KeyError, ValueError, OverflowError) as error:
+        raise Failed(f"{option} {text!r} is no time: write it as 90s, 15m, 2h or 7d.") from error

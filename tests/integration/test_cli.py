@@ -123,9 +123,61 @@ def test_ctrl_c_says_how_to_go_on(command: Command, client, name):
     (invocation,) = client.invocations(function_id=name)
     assert process.returncode == 130
     assert err.strip() == (
-        f"{invocation.id} goes on: `faas invocations watch {invocation.id}` looks after it."
+        f"{invocation.id} goes on: `faas invocations watch {invocation.id}` looks after it,"
+        f" `faas invocations cancel {invocation.id}` ends it."
     )
     assert out == ""
+    assert "is cancelled" in command.ok("invocations", "cancel", invocation.id).err
+    assert invocation.refresh().status == invocation.record.CANCELLED
+
+
+def test_cancelling_pausing_and_resuming(command: Command, client, name):
+    fn = client.deploy(SLOW, name=name, runtime="python")
+    assert f"faas resume {name}" in command.ok("pause", name).err
+    waiting = fn.submit(0)
+    assert "1 invocations" in command.ok("invocations", "cancel", "--function", name).err
+    assert waiting.refresh().status == waiting.record.CANCELLED
+    later = command.ok("invoke", name, "0", "--delay", "1d").out.strip()
+    assert client.invocation(later).refresh().HasField("next_attempt_at")
+    command.ok("resume", name)
+    command.ok("invocations", "cancel", later)
+    done = fn.submit(0)
+    done.wait()
+    assert "ended" in command.ok("invocations", "cancel", done.id).err
+    assert command("invocations", "cancel").code == 2
+
+
+def test_raw_calls(command: Command, client, tmp_path, name):
+    client.deploy("def handler(p):\n    return p\n", name=name, runtime="python")
+    assert command.ok("call", name, '{"n": 12345678901234567890123}').out == (
+        '{"n":12345678901234567890123}'
+    )
+    (tmp_path / "picture.png").write_bytes(bytes(range(256)))
+    command.ok("call", name, f"@{tmp_path}/picture.png", "--to", str(tmp_path / "back"))
+    assert command("call", name, "@/nowhere").code == 2
+    client.deploy("def handler(p):\n    raise ValueError(3)\n", name=name, runtime="python")
+    said = command("call", name, "{}")
+    assert (said.code, said.out) == (1, "")
+    assert "faas invocations get inv-" in said.err
+
+
+def test_dead_letters(command: Command, client, name):
+    code = "def handler(p):\n    return 1 // p\n"
+    failed = client.deploy(code, name=name, runtime="python").submit(0)
+    failed.wait()
+    assert command.ok("dlq", "ls", "--function", name).err == "None.\n"
+    assert command("dlq", "redrive").code == 2
+    client.deploy("def handler(p):\n    return p\n", name=name, runtime="python")
+    said = command.ok("dlq", "redrive", failed.id, "--latest", "-o", "name")
+    assert client.invocation(said.out.strip()).result() == 0
+    said = command.ok("dlq", "redrive", "--function", name, "--status", "failed")
+    assert said.err == "There is nothing to take up again.\n"
+    assert command.ok("dlq", "messages", "-o", "json").out.startswith("[")
+    done = client.function(name).submit(1)
+    done.wait()
+    said = command("dlq", "redrive", done.id)
+    assert said.code == 4
+    assert done.id in said.out
 
 
 def test_what_is_deployed_again_is_told_as_a_difference(command: Command, tmp_path, name):

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import zipfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,61 @@ def test_a_request_id_makes_one_invocation(client: faas.Client, name):
         fn.submit(2, request_id="order-7")
 
 
+def test_what_was_cancelled_has_no_result(client: faas.Client, name):
+    fn = client.deploy(SLOW, name=name, runtime="python")
+    invocation = fn.submit(60)
+    assert invocation.cancel().status == invocation.cancel().status
+    assert invocation.status == "CANCELLED"
+    with pytest.raises(faas.FunctionFailed) as caught:
+        invocation.result()
+    assert caught.value.code == "CANCELLED"
+    done = fn.submit(0)
+    done.wait()
+    with pytest.raises(faas.InvocationEnded):
+        done.cancel()
+    fn.pause()
+    waiting = [fn.submit(0) for _ in range(3)]
+    assert fn.cancel_all(status="pending") == 3
+    assert {i.refresh().status for i in waiting} == {invocation.record.status}
+    fn.resume()
+    assert fn(0) == 0
+
+
+def test_a_raw_call_keeps_every_byte(client: faas.Client, name):
+    fn = client.deploy(ECHO, name=name, runtime="python")
+    digits = b'{"n": 12345678901234567890123}'
+    answer = fn.call(digits, content_type="application/json")
+    assert answer.data == b'{"n":12345678901234567890123}'
+    assert answer.content_type == "application/json"
+    assert client.invocation(answer.invocation_id).refresh().function_name == name
+    fails = client.deploy(FAILS, name=f"{name}-f", runtime="python")
+    with pytest.raises(faas.NoResult) as caught:
+        fails.call('{"size": 9}', content_type="application/json")
+    assert caught.value.metadata["code"] == "FUNCTION_ERROR"
+
+
+def test_what_failed_is_taken_up_again_once(client: faas.Client, name):
+    fn = client.deploy(FAILS, name=name, runtime="python")
+    failed = fn.submit({"size": 1})
+    failed.wait()
+    client.deploy(ECHO, name=name, runtime="python")
+    (redrive,) = client.redrive([failed.id], latest_version=True)
+    assert (redrive.source_id, redrive.refusal) == (failed.id, "")
+    assert client.invocation(redrive.invocation_id).result() == {"size": 1}
+    (again,) = client.redrive([failed.id], latest_version=True)
+    assert again.invocation_id == redrive.invocation_id
+    assert list(client.redrive(function_id=name, status="failed")) == []
+    assert list(client.dead_letters(function_id=name)) == []
+
+
+def test_it_waits_until_its_moment(client: faas.Client, name):
+    fn = client.deploy(ECHO, name=name, runtime="python")
+    moment = datetime.now(UTC) + timedelta(days=1)
+    invocation = fn.submit(1, not_before=moment)
+    assert invocation.record.next_attempt_at.ToDatetime(tzinfo=UTC) == moment
+    invocation.cancel()
+
+
 def test_map_keeps_the_order_and_bounds_what_is_under_way(client: faas.Client, name):
     fn = client.deploy(ECHO, name=name, runtime="python")
     asked: list[int] = []
@@ -218,6 +274,8 @@ def test_lists_are_read_page_by_page(client: faas.Client, name):
     client.invocation(ids[0]).wait()
     completed = client.invocations(function_id=fn.name, status="completed")
     assert ids[0] in [invocation.id for invocation in completed]
+    found = client.invocations(filter=f"function_name = {name}-0 AND attempt = 1")
+    assert ids[0] in [invocation.id for invocation in found]
 
 
 def test_workers(client: faas.Client):
