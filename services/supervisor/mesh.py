@@ -1,5 +1,6 @@
 """Which parts a stack has, and what each of them is told."""
 
+import ipaddress
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import envoy
 
 from services.supervisor.docker import Engine
+from services.supervisor.errors import Refused
 from services.supervisor.layout import Layout
 from services.supervisor.parts import Part, accepts, listens
 from services.supervisor.postgres import Postgres
@@ -57,6 +59,11 @@ class Options:
         return f"http://{self.grpc_address}"
 
     @property
+    def is_closed(self) -> bool:
+        """Whether only this machine reaches it."""
+        return ipaddress.ip_address(self.host).is_loopback
+
+    @property
     def local_host(self) -> str:
         """The address by which this machine reaches itself there."""
         return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
@@ -74,9 +81,10 @@ class Mesh:
     """The parts of one stack."""
 
     def __init__(self, layout: Layout, options: Options) -> None:
-        """As `options` say, in the directories of `layout`."""
+        """As `options` say, in the directories of `layout`. Raises Refused."""
         self._layout = layout
         self._options = options
+        self._drain_timeout_s = drain_timeout_s()
         self.postgres = Postgres(layout.data_dir / "postgres", layout.run_dir / "pg")
         self.valkey = Valkey(layout.data_dir / "valkey", layout.socket("valkey"))
 
@@ -174,13 +182,13 @@ class Mesh:
                 "state_dir": self._layout.data_dir / "workers" / name,
                 "work_dir": self._layout.run_dir / "work",
                 "stack": self._options.stack,
-                "drain_timeout_s": drain_timeout_s(),
+                "drain_timeout_s": self._drain_timeout_s,
                 **({"docker_socket": engine.socket} if engine else {}),
             },
             kind="worker",
             after=("functions", "invocations"),
             stops=_WORKERS,
-            stop_timeout_s=drain_timeout_s() + GIVE_BACK_S,
+            stop_timeout_s=self._drain_timeout_s + GIVE_BACK_S,
         )
 
     def _part(
@@ -211,8 +219,12 @@ class Mesh:
 
 
 def drain_timeout_s() -> float:
-    """How long workers let what runs end."""
-    return float(os.environ.get("FAAS_WORKER_DRAIN_TIMEOUT_S") or DRAIN_TIMEOUT_S)
+    """How long workers let what runs end. Raises Refused."""
+    said = os.environ.get("FAAS_WORKER_DRAIN_TIMEOUT_S") or DRAIN_TIMEOUT_S
+    try:
+        return float(said)
+    except ValueError:
+        raise Refused(f"FAAS_WORKER_DRAIN_TIMEOUT_S={said}: must be seconds.") from None
 
 
 def module(name: str) -> tuple[str, ...]:

@@ -124,6 +124,9 @@ class Postgres:
             shutil.copytree(libraries, fresh / libraries.name)
         for directory in (fresh, fresh / _PACKAGE):
             directory.chmod(0o755)
+        for old in self._copy.parent.glob(f"{self.directory.name}-binaries-*"):
+            if old != fresh:
+                shutil.rmtree(old)
         fresh.rename(self._copy)
 
     def _binary(self, name: str) -> str:

@@ -1,6 +1,7 @@
 """Other processes: whether they are still who they were, and their end with all below them."""
 
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -23,10 +24,19 @@ def birth(pid: int) -> str:
     try:
         # The name, in parentheses, may hold anything.
         fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-        boot = (_PROC / "sys/kernel/random/boot_id").read_text()[:8]
+        state, ticks = fields[0], fields[19]
     except (OSError, IndexError):
         return ""
-    return "" if fields[0] in "ZX" else f"{boot}-{fields[19]}"
+    # In ticks since the machine began, so which beginning that was belongs to it.
+    return "" if state in "ZX" else f"{_boot()}-{ticks}"
+
+
+@functools.cache
+def _boot() -> str:
+    try:
+        return (_PROC / "sys/kernel/random/boot_id").read_text()[:8]
+    except OSError:  # a sandbox that shows less of /proc
+        return ""
 
 
 def is_alive(pid: int, born: str) -> bool:

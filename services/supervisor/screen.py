@@ -1,6 +1,8 @@
 """What people see of a start: a spinner at a terminal, plain lines anywhere else."""
 
 import contextlib
+import io
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +27,8 @@ class Screen:
 
     def __init__(self, console: Console | None = None) -> None:
         """Tell it on `console`, stdout by default."""
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # a terminal that knows no ✓
         self._console = console or _Console(highlight=False, soft_wrap=True)
         self._log: Path | None = None
 

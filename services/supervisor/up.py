@@ -203,6 +203,12 @@ class _Stack:
         workers = f"{options.workers} worker" + ("s" if options.workers != 1 else "")
         screen.say(f"faas is up: {options.url} (HTTP and gRPC)", style="bold green")
         screen.say(f"{workers}, {options.runtime} runtime, data in {self._layout.data_dir}")
+        if not options.is_closed:
+            screen.warn(
+                "Whoever reaches this port can run code on this machine: there is no access"
+                " control yet. Host names that callers use must be listed in"
+                " FAAS_GATEWAY_ALLOWED_HOSTS."
+            )
         screen.say(_TRY.format(url=options.url))
 
 

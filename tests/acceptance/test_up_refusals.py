@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.stack import Stack, faas
+from services.supervisor.state import is_locked
+from tests.acceptance.stack import START_TIMEOUT_S, Stack, faas, launch
 
 
 def refused(*options: str) -> str:
@@ -74,6 +75,25 @@ def test_a_data_directory_that_is_closed_to_postgresqls_user(directory: Path) ->
     said = refused("--data-dir", str(closed / "data"), "--port", "0", "--runtime", "process")
     assert "PostgreSQL refuses to run as root" in said
     assert "/var/lib/faas" in said
+
+
+def test_a_part_that_does_not_start(directory: Path) -> None:
+    stack = launch(directory / "data", settings={"FAAS_FUNCTIONS_DATABASE_CONNECTIONS": "0"})
+    try:
+        assert stack.process.wait(START_TIMEOUT_S) == 1
+    finally:
+        stack.stop()
+    said = stack.output.read_text()
+    assert "functions does not start" in said
+    assert "database_connections" in said
+    assert "Traceback (most" not in said.partition("functions does not start")[0]
+    assert not is_locked(stack.layout)
+
+
+def test_a_setting_that_is_no_number(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAAS_WORKER_DRAIN_TIMEOUT_S", "soon")
+    said = refused("--data-dir", str(directory / "data"), "--port", "0", "--runtime", "process")
+    assert "FAAS_WORKER_DRAIN_TIMEOUT_S=soon: must be seconds" in said
 
 
 def test_docker_that_is_asked_for_and_is_not_there(directory: Path) -> None:
