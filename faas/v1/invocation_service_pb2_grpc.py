@@ -7,6 +7,7 @@ from faas.v1 import dead_letter_pb2 as faas_dot_v1_dot_dead__letter__pb2
 from faas.v1 import invocation_pb2 as faas_dot_v1_dot_invocation__pb2
 from faas.v1 import invocation_service_pb2 as faas_dot_v1_dot_invocation__service__pb2
 from faas.v1 import lane_pb2 as faas_dot_v1_dot_lane__pb2
+from faas.v1 import stats_pb2 as faas_dot_v1_dot_stats__pb2
 from faas.v1 import worker_pb2 as faas_dot_v1_dot_worker__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
@@ -105,6 +106,11 @@ class InvocationServiceStub:
                 '/faas.v1.InvocationService/RedriveInvocations',
                 request_serializer=faas_dot_v1_dot_dead__letter__pb2.RedriveInvocationsRequest.SerializeToString,
                 response_deserializer=faas_dot_v1_dot_dead__letter__pb2.RedriveInvocationsResponse.FromString,
+                _registered_method=True)
+        self.GetStats = channel.unary_unary(
+                '/faas.v1.InvocationService/GetStats',
+                request_serializer=faas_dot_v1_dot_stats__pb2.GetStatsRequest.SerializeToString,
+                response_deserializer=faas_dot_v1_dot_stats__pb2.Stats.FromString,
                 _registered_method=True)
         self.ListWorkers = channel.unary_unary(
                 '/faas.v1.InvocationService/ListWorkers',
@@ -263,6 +269,15 @@ class InvocationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetStats(self, request, context):
+        """How many ended how, and how long it took them, over a window, of one
+        function or of all; and what is waiting and running now.
+        Errors: FUNCTION_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListWorkers(self, request, context):
         """Workers that were seen within the last hour.
         """
@@ -359,6 +374,11 @@ def add_InvocationServiceServicer_to_server(servicer, server):
                     servicer.RedriveInvocations,
                     request_deserializer=faas_dot_v1_dot_dead__letter__pb2.RedriveInvocationsRequest.FromString,
                     response_serializer=faas_dot_v1_dot_dead__letter__pb2.RedriveInvocationsResponse.SerializeToString,
+            ),
+            'GetStats': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStats,
+                    request_deserializer=faas_dot_v1_dot_stats__pb2.GetStatsRequest.FromString,
+                    response_serializer=faas_dot_v1_dot_stats__pb2.Stats.SerializeToString,
             ),
             'ListWorkers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListWorkers,
@@ -734,6 +754,33 @@ class InvocationService:
             '/faas.v1.InvocationService/RedriveInvocations',
             faas_dot_v1_dot_dead__letter__pb2.RedriveInvocationsRequest.SerializeToString,
             faas_dot_v1_dot_dead__letter__pb2.RedriveInvocationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faas.v1.InvocationService/GetStats',
+            faas_dot_v1_dot_stats__pb2.GetStatsRequest.SerializeToString,
+            faas_dot_v1_dot_stats__pb2.Stats.FromString,
             options,
             channel_credentials,
             insecure,

@@ -8,6 +8,7 @@ from faas.v1 import dead_letter_pb2 as _dead_letter_pb2
 from faas.v1 import invocation_pb2 as _invocation_pb2
 from faas.v1 import invocation_service_pb2 as _invocation_service_pb2
 from faas.v1 import lane_pb2 as _lane_pb2
+from faas.v1 import stats_pb2 as _stats_pb2
 from faas.v1 import worker_pb2 as _worker_pb2
 from google.api import httpbody_pb2 as _httpbody_pb2
 from grpc import aio as _aio
@@ -116,6 +117,11 @@ class InvocationServiceStub:
     One call does so many; `next_page_token` goes on.
     Errors: FUNCTION_NOT_FOUND, INVALID_PAGE_TOKEN.
     """
+    GetStats: _grpc.UnaryUnaryMultiCallable[_stats_pb2.GetStatsRequest, _stats_pb2.Stats]
+    """How many ended how, and how long it took them, over a window, of one
+    function or of all; and what is waiting and running now.
+    Errors: FUNCTION_NOT_FOUND.
+    """
     ListWorkers: _grpc.UnaryUnaryMultiCallable[_invocation_service_pb2.ListWorkersRequest, _invocation_service_pb2.ListWorkersResponse]
     """Workers that were seen within the last hour."""
     GetWorker: _grpc.UnaryUnaryMultiCallable[_worker_pb2.GetWorkerRequest, _worker_pb2.Worker]
@@ -209,6 +215,11 @@ class InvocationServiceAsyncStub(InvocationServiceStub):
     new invocation that is linked to it, once, however often it is asked for.
     One call does so many; `next_page_token` goes on.
     Errors: FUNCTION_NOT_FOUND, INVALID_PAGE_TOKEN.
+    """
+    GetStats: _aio.UnaryUnaryMultiCallable[_stats_pb2.GetStatsRequest, _stats_pb2.Stats]  # type: ignore[assignment]
+    """How many ended how, and how long it took them, over a window, of one
+    function or of all; and what is waiting and running now.
+    Errors: FUNCTION_NOT_FOUND.
     """
     ListWorkers: _aio.UnaryUnaryMultiCallable[_invocation_service_pb2.ListWorkersRequest, _invocation_service_pb2.ListWorkersResponse]  # type: ignore[assignment]
     """Workers that were seen within the last hour."""
@@ -378,6 +389,17 @@ class InvocationServiceServicer(metaclass=_abc_1.ABCMeta):
         new invocation that is linked to it, once, however often it is asked for.
         One call does so many; `next_page_token` goes on.
         Errors: FUNCTION_NOT_FOUND, INVALID_PAGE_TOKEN.
+        """
+
+    @_abc_1.abstractmethod
+    def GetStats(
+        self,
+        request: _stats_pb2.GetStatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_stats_pb2.Stats, _abc.Awaitable[_stats_pb2.Stats]]:
+        """How many ended how, and how long it took them, over a window, of one
+        function or of all; and what is waiting and running now.
+        Errors: FUNCTION_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod

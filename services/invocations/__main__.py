@@ -20,6 +20,7 @@ from services.invocations.dead_letters import DeadLetters
 from services.invocations.feeder import Feeder, Recovery
 from services.invocations.functions import Functions
 from services.invocations.history import History
+from services.invocations.insights import InsightServicer
 from services.invocations.lanes import Lanes
 from services.invocations.leases import Leases
 from services.invocations.limits import Limits
@@ -31,6 +32,7 @@ from services.invocations.records import Records
 from services.invocations.reports import Desk
 from services.invocations.servicers import ExecutionServicer, InvocationServicer
 from services.invocations.settings import Settings
+from services.invocations.stats import Counts
 from services.invocations.sweeper import Sweeper
 from services.invocations.waiters import Waiters
 from services.invocations.watches import Watches
@@ -90,6 +92,8 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         lanes=lanes,
         feeder=feeder,
     )
+    counts = Counts(database, kept_days=settings.retention_days)
+    insights = InsightServicer(acceptance=acceptance, counts=counts)
     invocations = InvocationServicer(
         acceptance=acceptance,
         records=records,
@@ -111,6 +115,7 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         invocation_service_pb2.DESCRIPTOR.services_by_name["InvocationService"],
         invocations,
         controls,
+        insights,
     )
     server.add(
         execution_service_pb2.DESCRIPTOR.services_by_name["ExecutionService"],
@@ -128,6 +133,7 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         recovery,
         limits,
         sweeper,
+        counts,
     )
     try:
         async with running(*(loop.run() for loop in loops)):

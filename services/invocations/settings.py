@@ -55,3 +55,8 @@ class Settings(ServerSettings):
         description="A watch on which nothing happens says so often that it is alive."
         " Envoy gives up streams that are silent for 60 s.",
     )
+    retention_days: int = Field(
+        30,
+        ge=1,
+        description="Records, their logs and attempts are kept so long; then the days are dropped.",
+    )
