@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from faas import settings
-from faas.cli import manifest
+from faas.cli import lambdas, manifest
 from faas.cli.dependencies import resolved
 from faas.cli.failures import Failed, say
 from faas.cli.functions import FUNCTION
@@ -47,6 +47,14 @@ def deploy(
     timeout: Annotated[str | None, typer.Option(help="Of one attempt, such as 30s.")] = None,
     env: Annotated[list[str] | None, typer.Option("--env", "-e", help="KEY=VALUE, again.")] = None,
     label: Annotated[list[str] | None, typer.Option("--label", "-l", help="KEY=VALUE.")] = None,
+    lambda_: Annotated[
+        str,
+        typer.Option(
+            "--lambda",
+            help="module.function of a handler written for AWS Lambda (Python), as it is.",
+            show_default=False,
+        ),
+    ] = "",
     deps: Annotated[
         bool, typer.Option("--deps/--no-deps", help="Put what it depends on into the archive.")
     ] = True,
@@ -71,9 +79,19 @@ def deploy(
         **_given(timeout=timeout),
         **_given(env=_maybe("--env", env), labels=_maybe("--label", label)),
     }
+    lambda_ = lambda_ or found.lambda_handler
+    if lambda_:
+        given["handler"] = lambdas.HANDLER
     settings.known(given)
-    with _code(found, runtime or found.runtime, deps) as code, connected(ctx) as client:
-        called = name or found.name or code.name
+    called = name or found.name
+    memory = given.get("memory_mb", 128)
+    with (
+        _ready(found.code, runtime or found.runtime, deps=deps) as (folder, language),
+        _adapted(folder, lambda_, called, memory) as final,
+        _code(final, found.code, language) as code,
+        connected(ctx) as client,
+    ):
+        called = called or code.name
         if not called:
             raise Failed("What is it to be called? Say so with --name.")
         before = _look(client, called)
@@ -89,19 +107,38 @@ def deploy(
 
 
 @contextmanager
-def _code(found: manifest.Manifest, runtime: str, deps: bool) -> Iterator["Code"]:
-    from dataclasses import replace
+def _ready(path: Path, runtime: str, *, deps: bool) -> Iterator[tuple[Path, str]]:
+    """The code with what it depends on, and its runtime; empty where it is not known."""
+    from faas.sources import RUNTIMES, folder_runtime
 
-    from faas.sources import folder_runtime, function_name, prepared
-
-    path = found.code
     if not path.exists():
         raise Failed(f"{path} is not there.")
-    if path.is_dir() and not runtime:
-        runtime = folder_runtime(path)
-    with resolved(path, runtime if deps else "") as ready, prepared(ready) as code:
-        named = replace(code, name=function_name(path))
-        yield replace(named, runtime=runtime) if runtime else named
+    if not runtime:
+        runtime = folder_runtime(path) if path.is_dir() else RUNTIMES.get(path.suffix, "")
+    with resolved(path, runtime if deps else "") as folder:
+        yield folder, runtime
+
+
+@contextmanager
+def _adapted(path: Path, handler: str, name: str, memory_mb: int) -> Iterator[Path]:
+    from faas.sources import function_name
+
+    if not handler:
+        yield path
+        return
+    called = name or function_name(path)
+    with lambdas.adapted(path, handler, name=called, memory_mb=memory_mb) as folder:
+        yield folder
+
+
+@contextmanager
+def _code(path: Path, named_by: Path, runtime: str) -> Iterator["Code"]:
+    from dataclasses import replace
+
+    from faas.sources import function_name, prepared
+
+    with prepared(path) as code:
+        yield replace(code, name=function_name(named_by), runtime=runtime or code.runtime)
 
 
 def _look(client: "Client", name: str) -> Function | None:

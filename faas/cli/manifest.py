@@ -3,6 +3,7 @@
     name = "resize"
     runtime = "python"           # told from the main file where it is not said
     code = "src"                 # file, folder or archive; the manifest's folder without it
+    lambda = "app.handler"       # only for a handler that was written for AWS Lambda
     memory_mb = 256
     timeout = "10s"
 
@@ -24,7 +25,7 @@ from faas.cli.failures import Failed
 from faas.settings import NAMES
 
 FILE = "faas.toml"
-_OWN = ("name", "runtime", "code")
+_OWN = ("name", "runtime", "code", "lambda")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Manifest:
     name: str = ""
     runtime: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    lambda_handler: str = ""
 
 
 def find(path: Path) -> Manifest:
@@ -65,4 +67,10 @@ def _read(file: Path) -> Manifest:
             raise Failed(f"{file}: {name} must be text.")
     settings = {name: value for name, value in found.items() if name in NAMES}
     code = file.parent / found.get("code", ".")
-    return Manifest(code, found.get("name", ""), found.get("runtime", ""), settings)
+    return Manifest(
+        code,
+        found.get("name", ""),
+        found.get("runtime", ""),
+        settings,
+        found.get("lambda", ""),
+    )

@@ -212,6 +212,44 @@ def test_a_manifest_says_what_a_function_is(command: Command, tmp_path, name):
     assert record["retry_policy"]["max_attempts"] == 3
 
 
+LAMBDA = """\
+import json, os
+
+def lambda_handler(event, context):
+    left = context.get_remaining_time_in_millis()
+    assert 0 < left <= 30000, left
+    return {
+        "statusCode": 200,
+        "body": json.dumps(event),
+        "request": context.aws_request_id,
+        "name": [context.function_name, os.environ["AWS_LAMBDA_FUNCTION_NAME"]],
+        "arn": context.invoked_function_arn,
+        "memory": context.memory_limit_in_mb,
+    }
+"""
+
+
+def test_a_handler_written_for_lambda_runs_as_it_is(command: Command, client, tmp_path, name):
+    (tmp_path / "lambda_function.py").write_text(LAMBDA)
+    option = ["--lambda", "lambda_function.lambda_handler"]
+    command.ok("deploy", str(tmp_path), "--name", name, "--memory", "256", *option)
+    record = json.loads(command.ok("invoke", name, '{"a": 1}', "-o", "json").out)
+    assert record["result"] == {
+        "statusCode": 200,
+        "body": '{"a": 1}',
+        "request": record["id"],
+        "name": [name, name],
+        "arn": f"arn:aws:lambda:local:000000000000:function:{name}",
+        "memory": "256",
+    }
+    (tmp_path / "faas.toml").write_text('lambda = "lambda_function.lambda_handler"\n')
+    said = command.ok("deploy", str(tmp_path), "--name", name, "--memory", "256")
+    assert said.err == f"{name} is as it was: version 1.\n"
+    said = command("deploy", str(tmp_path), "--name", name, "--lambda", "gone.handler")
+    assert said.code == 2
+    assert "gone.py" in said.err
+
+
 def test_dependencies_travel_in_the_archive(command: Command, tmp_path, name):
     package = tmp_path / "greeter"
     package.mkdir()
