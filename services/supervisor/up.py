@@ -2,20 +2,15 @@
 
 import asyncio
 import contextlib
-import errno
 import http.client
-import ipaddress
 import os
-import signal
-import socket
 import subprocess
 import urllib.request
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
 
 from faas import __version__
-from services.supervisor import processes, runtimes
+from services.supervisor import ports, processes, runtimes
 from services.supervisor.docker import Engine
 from services.supervisor.errors import Failed, Refused
 from services.supervisor.keeper import Keeper
@@ -26,6 +21,7 @@ from services.supervisor.parts import Part
 from services.supervisor.request import Request
 from services.supervisor.screen import Screen
 from services.supervisor.state import StackStatus, take_lock, unlocked
+from services.supervisor.stopping import Stopping
 from services.supervisor.watchdog import Ward, Watchdog, end
 
 START_TIMEOUT_S = 180.0
@@ -36,22 +32,20 @@ CLEARING_S = 15.0
 TEND_INTERVAL_S = 2.0
 _POLL_S = 0.1
 
-Result = TypeVar("Result")
-
 
 async def up(request: Request, screen: Screen) -> None:
     """Run a stack until SIGTERM or SIGINT. Raises Refused or Failed."""
-    host = _checked_host(request.host, insecure=request.insecure)
+    host = ports.checked_host(request.host, insecure=request.insecure)
     layout = Layout.of(request.data_dir)
     layout.make_data_dir()
     lock = await _locked(layout, screen)
     screen.log_to(layout.log("supervisor"))
     run_dir = layout.make_run_dir()
     try:
-        stopping = _Stopping(screen)
+        stopping = Stopping(screen)
         _end_leftovers(layout)
-        with _reserve(host, request.port) as reservation:
-            port = reservation.getsockname()[1]
+        port = ports.free_port(host, request.port)
+        with ports.reserved(host, port):
             engine = await stopping.before(runtimes.choose(request.runtime, screen))
             if not stopping.asked.is_set():
                 options = Options(host, port, engine, request.workers, layout.stack())
@@ -59,37 +53,6 @@ async def up(request: Request, screen: Screen) -> None:
     finally:
         os.close(run_dir)
         os.close(lock)
-
-
-class _Stopping:
-    """SIGTERM, SIGINT or SIGHUP: the first asks for an end, the next for a quick one."""
-
-    def __init__(self, screen: Screen) -> None:
-        self.asked = asyncio.Event()
-        self.hurried = asyncio.Event()
-        self._screen = screen
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, self._signalled)
-
-    async def before(self, work: Coroutine[Any, Any, Result]) -> Result | None:
-        """What `work` comes to; None, if an end is asked for before, and it is cancelled."""
-        working = asyncio.create_task(work, name="start")
-        asked = asyncio.create_task(self.asked.wait(), name="stop on signals")
-        try:
-            await asyncio.wait({working, asked}, return_when=asyncio.FIRST_COMPLETED)
-            return working.result() if working.done() else None
-        finally:
-            working.cancel()
-            asked.cancel()
-            await asyncio.wait({working, asked})
-
-    def _signalled(self) -> None:
-        if not self.asked.is_set():
-            self._screen.say("Ending: what runs may finish. Once more, and it is cut off.")
-            self.asked.set()
-        else:
-            self.hurried.set()
 
 
 class _Stack:
@@ -117,7 +80,7 @@ class _Stack:
             version=__version__,
         )
 
-    async def run(self, stopping: _Stopping) -> None:
+    async def run(self, stopping: Stopping) -> None:
         """Start everything, keep it, and end it when asked. Raises Refused or Failed."""
         self._watchdog.ensure()
         self._write_state()
@@ -183,7 +146,7 @@ class _Stack:
                 self._watchdog.ensure()
                 rotate(self._layout.logs)
 
-    async def _stop(self, stopping: _Stopping) -> None:
+    async def _stop(self, stopping: Stopping) -> None:
         self._status.ready = False
         hurrying = asyncio.create_task(stopping.hurried.wait(), name="hurry on signals")
         hurrying.add_done_callback(lambda _: self._keeper.hurry())
@@ -217,51 +180,6 @@ _TRY = """Try it:
     "runtime": "python", "code": "def handler(payload, context): return [\\"hello\\", payload]"}}'
   curl {url}/invoke -H 'Content-Type: application/json' \\
     -d '{{"function_id": "hello", "payload": "world", "wait": "10s"}}'"""
-
-
-def _checked_host(host: str, *, insecure: bool) -> str:
-    """An IP address that may be listened at. Raises Refused."""
-    host = {"localhost": "127.0.0.1"}.get(host, host.removeprefix("[").removesuffix("]"))
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        raise Refused(f"--host {host!r}: must be an IP address, such as 127.0.0.1.") from None
-    if not address.is_loopback and not insecure:
-        raise Refused(
-            f"--host {host}: others would reach it, and there is no access control yet: whoever"
-            " reaches the port runs code on this machine. If you mean it, say --insecure."
-        )
-    return host
-
-
-def _reserve(host: str, port: int) -> socket.socket:
-    """A socket bound to `port`, or for 0 to any free one: kept from all but our own Envoy.
-
-    Raises Refused.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family) as probe:
-            # As servers do: what lingers of connections that have ended is no hindrance.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-            # Only listening tells for sure where addresses may be shared.
-            probe.listen()
-            found: int = probe.getsockname()[1]
-        # Envoy shares its port among its threads, so two Envoys would share one as well.
-        # Bound and silent, this lets our Envoy in, and nobody else's probe.
-        reservation = socket.socket(family)
-        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        reservation.bind((host, found))
-        return reservation
-    except PermissionError as error:
-        raise Refused(f"Port {port} of {host} is not open to you: choose --port.") from error
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise Refused(f"--host {host}: {error.strerror}.") from error
-        raise Refused(
-            f"Port {port} of {host} is taken: choose another with --port, or --port 0."
-        ) from error
 
 
 async def _locked(layout: Layout, screen: Screen) -> int:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,6 +18,7 @@ from services.supervisor.keeper import MAX_BACKOFF_S, backoff_s
 from services.supervisor.layout import Layout
 from services.supervisor.logs import rotate, tail
 from services.supervisor.mesh import Options, environment
+from services.supervisor.ports import free_port, reserved
 from services.supervisor.request import Request
 from services.supervisor.state import PartState, PartStatus, StackStatus, is_locked, take_lock
 from tests.conftest import wait_until
@@ -162,6 +164,23 @@ def test_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://192.0.2.1:2375")
     with pytest.raises(EngineAway, match="only unix://"):
         Engine.find()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_reserved_port_is_taken_for_all_but_those_that_share(host: str) -> None:
+    port = free_port(host, 0)
+    with reserved(host, port):
+        with pytest.raises(Refused, match="is taken"):
+            free_port(host, port)
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as envoy:
+            envoy.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            envoy.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            envoy.bind((host, port))
+            envoy.listen()
+            for _ in range(20):  # all of them are its own
+                socket.create_connection((host, port)).close()
+                envoy.accept()[0].close()
+    assert free_port(host, port) == port
 
 
 def a_status(layout: Layout, **fields: object) -> StackStatus:
