@@ -123,7 +123,7 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
     )
     await database.open()
     loops = (
-        Partitions(database),
+        Partitions(database, retention_days=settings.retention_days),
         functions,
         waiters,
         changes,

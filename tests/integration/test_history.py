@@ -171,7 +171,7 @@ async def test_filters_use_their_indexes(
 ) -> None:
     """On a day of 20,000 records: as the planner sees it, whatever the machine."""
     today = datetime.now(UTC).date()
-    await Partitions(database).ensure(today)
+    await Partitions(database, retention_days=30).ensure(today)
     day = f"invocations_{today:%Y%m%d}"
     start = id_at(datetime(today.year, today.month, today.day, tzinfo=UTC))
     rows = [

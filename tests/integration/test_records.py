@@ -180,7 +180,7 @@ async def test_records_live_in_the_partition_of_their_day(
     records: Records, database: Database
 ) -> None:
     today = datetime.now(UTC).date()
-    partitions = Partitions(database)
+    partitions = Partitions(database, retention_days=30)
     await partitions.ensure(today)
     await partitions.ensure(today)
     await accepted(records)
