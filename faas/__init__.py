@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from faas.errors import InvalidSettings as InvalidSettings
     from faas.errors import InvocationEnded as InvocationEnded
     from faas.errors import InvocationNotFound as InvocationNotFound
+    from faas.errors import InvocationUnfinished as InvocationUnfinished
     from faas.errors import NoResult as NoResult
     from faas.errors import NotFound as NotFound
     from faas.errors import NotSupported as NotSupported
@@ -71,10 +72,11 @@ _HOMES = {
         *("CallFailed", "Conflict", "DeadlineExceeded", "EtagMismatch", "FaasError"),
         *("FieldViolation", "FunctionExists", "FunctionFailed", "FunctionNotFound"),
         *("InvalidArchive", "InvalidFilter", "InvalidPageToken", "InvalidPayload"),
-        *("InvalidRequest", "InvalidSettings", "InvocationEnded", "InvocationNotFound", "NoResult"),
-        *("NotFound", "NotSupported", "PermissionDenied", "RequestIdReused", "ServerError"),
-        *("TooLarge", "TooMuch", "Unauthenticated", "Unavailable", "UnknownRuntime"),
-        *("UnusableSource", "UploadNotFound", "VersionNotFound", "WaitTimeout", "WorkerNotFound"),
+        *("InvalidRequest", "InvalidSettings", "InvocationEnded", "InvocationNotFound"),
+        *("InvocationUnfinished", "NoResult", "NotFound", "NotSupported", "PermissionDenied"),
+        *("RequestIdReused", "ServerError", "TooLarge", "TooMuch", "Unauthenticated"),
+        *("Unavailable", "UnknownRuntime", "UnusableSource", "UploadNotFound", "VersionNotFound"),
+        *("WaitTimeout", "WorkerNotFound"),
     ),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -18,6 +18,7 @@
     │   │   ├── EtagMismatch
     │   │   ├── FunctionExists
     │   │   ├── InvocationEnded
+    │   │   ├── InvocationUnfinished
     │   │   └── RequestIdReused
     │   ├── TooMuch                larger, or more, than the deployment takes
     │   │   └── TooLarge
@@ -194,6 +195,12 @@ class InvocationEnded(Conflict):
     """It has ended, and stays as it is: it can no longer be cancelled."""
 
     reasons: ClassVar[tuple[str, ...]] = ("INVOCATION_ENDED",)
+
+
+class InvocationUnfinished(Conflict):
+    """It has not ended, so there is no end to compare with."""
+
+    reasons: ClassVar[tuple[str, ...]] = ("INVOCATION_UNFINISHED",)
 
 
 class RequestIdReused(Conflict):

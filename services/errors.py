@@ -18,6 +18,7 @@
     ├── EtagMismatch
     ├── RequestIdReused
     ├── InvocationEnded
+    ├── InvocationUnfinished
     ├── TooLarge
     ├── FunctionFailed          instead of a result, where a call can answer nothing else
     ├── FunctionTimedOut
@@ -183,6 +184,13 @@ class InvocationEnded(MeshError):
 
     code = code_pb2.FAILED_PRECONDITION
     reason = reasons.INVOCATION_ENDED
+
+
+class InvocationUnfinished(MeshError):
+    """The invocation has not ended, so there is no end to compare with."""
+
+    code = code_pb2.FAILED_PRECONDITION
+    reason = reasons.INVOCATION_UNFINISHED
 
 
 class TooLarge(MeshError):

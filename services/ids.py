@@ -11,6 +11,7 @@ import uuid_utils.compat
 FUNCTION = "func-"
 INVOCATION = "inv-"
 WORKER = "worker-"
+SCHEDULE = "sched-"
 
 
 def new_uuid() -> UUID:

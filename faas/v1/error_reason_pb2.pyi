@@ -76,6 +76,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The invocation has ended, so it cannot be cancelled. `metadata.status` says
     how. FAILED_PRECONDITION, HTTP 400.
     """
+    INVOCATION_UNFINISHED: _ErrorReason.ValueType  # 44
+    """The invocation has not ended, so there is no end to compare with.
+    FAILED_PRECONDITION, HTTP 400.
+    """
     TOO_LARGE: _ErrorReason.ValueType  # 60
     """Larger than this deployment takes. `metadata.limit_bytes` says how much it
     does. RESOURCE_EXHAUSTED, HTTP 429 (413 where Envoy counted).
@@ -192,6 +196,10 @@ ALREADY_EXISTS, HTTP 409.
 INVOCATION_ENDED: ErrorReason.ValueType  # 43
 """The invocation has ended, so it cannot be cancelled. `metadata.status` says
 how. FAILED_PRECONDITION, HTTP 400.
+"""
+INVOCATION_UNFINISHED: ErrorReason.ValueType  # 44
+"""The invocation has not ended, so there is no end to compare with.
+FAILED_PRECONDITION, HTTP 400.
 """
 TOO_LARGE: ErrorReason.ValueType  # 60
 """Larger than this deployment takes. `metadata.limit_bytes` says how much it

@@ -293,6 +293,8 @@ class Invocation(_message.Message):
     REDRIVE_OF_FIELD_NUMBER: _builtins.int
     PAYLOAD_TYPE_FIELD_NUMBER: _builtins.int
     RESULT_TYPE_FIELD_NUMBER: _builtins.int
+    REPLAY_OF_FIELD_NUMBER: _builtins.int
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`inv-` and a UUIDv7: ids sort by time of acceptance."""
     function_id: _builtins.str
@@ -318,6 +320,10 @@ class Invocation(_message.Message):
     """The payload's content type. `payload` shows it only if this is JSON."""
     result_type: _builtins.str
     """The result's content type. `result` shows it only if this is JSON."""
+    replay_of: _builtins.str
+    """The invocation that this one replays: `inv-…`."""
+    schedule_id: _builtins.str
+    """The schedule that fired it: `sched-…`."""
     @_builtins.property
     def payload(self) -> _struct_pb2.Value:
         """What the function was given. Left out of lists."""
@@ -375,10 +381,12 @@ class Invocation(_message.Message):
         redrive_of: _builtins.str = ...,
         payload_type: _builtins.str = ...,
         result_type: _builtins.str = ...,
+        replay_of: _builtins.str = ...,
+        schedule_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "created_at", b"created_at", "error", b"error", "metrics", b"metrics", "next_attempt_at", b"next_attempt_at", "payload", b"payload", "result", b"result", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "completed_at", b"completed_at", "created_at", b"created_at", "error", b"error", "function_id", b"function_id", "function_name", b"function_name", "function_version", b"function_version", "id", b"id", "labels", b"labels", "logs_truncated", b"logs_truncated", "metrics", b"metrics", "next_attempt_at", b"next_attempt_at", "payload", b"payload", "payload_type", b"payload_type", "redrive_of", b"redrive_of", "request_id", b"request_id", "result", b"result", "result_type", b"result_type", "runtime_image", b"runtime_image", "started_at", b"started_at", "status", b"status", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "completed_at", b"completed_at", "created_at", b"created_at", "error", b"error", "function_id", b"function_id", "function_name", b"function_name", "function_version", b"function_version", "id", b"id", "labels", b"labels", "logs_truncated", b"logs_truncated", "metrics", b"metrics", "next_attempt_at", b"next_attempt_at", "payload", b"payload", "payload_type", b"payload_type", "redrive_of", b"redrive_of", "replay_of", b"replay_of", "request_id", b"request_id", "result", b"result", "result_type", b"result_type", "runtime_image", b"runtime_image", "schedule_id", b"schedule_id", "started_at", b"started_at", "status", b"status", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,9 +4,11 @@ import grpc
 import warnings
 
 from faas.v1 import dead_letter_pb2 as faas_dot_v1_dot_dead__letter__pb2
+from faas.v1 import explanation_pb2 as faas_dot_v1_dot_explanation__pb2
 from faas.v1 import invocation_pb2 as faas_dot_v1_dot_invocation__pb2
 from faas.v1 import invocation_service_pb2 as faas_dot_v1_dot_invocation__service__pb2
 from faas.v1 import lane_pb2 as faas_dot_v1_dot_lane__pb2
+from faas.v1 import replay_pb2 as faas_dot_v1_dot_replay__pb2
 from faas.v1 import stats_pb2 as faas_dot_v1_dot_stats__pb2
 from faas.v1 import worker_pb2 as faas_dot_v1_dot_worker__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
@@ -111,6 +113,21 @@ class InvocationServiceStub:
                 '/faas.v1.InvocationService/GetStats',
                 request_serializer=faas_dot_v1_dot_stats__pb2.GetStatsRequest.SerializeToString,
                 response_deserializer=faas_dot_v1_dot_stats__pb2.Stats.FromString,
+                _registered_method=True)
+        self.ReplayInvocation = channel.unary_unary(
+                '/faas.v1.InvocationService/ReplayInvocation',
+                request_serializer=faas_dot_v1_dot_replay__pb2.ReplayInvocationRequest.SerializeToString,
+                response_deserializer=faas_dot_v1_dot_replay__pb2.Replay.FromString,
+                _registered_method=True)
+        self.CompareInvocations = channel.unary_unary(
+                '/faas.v1.InvocationService/CompareInvocations',
+                request_serializer=faas_dot_v1_dot_replay__pb2.CompareInvocationsRequest.SerializeToString,
+                response_deserializer=faas_dot_v1_dot_replay__pb2.Comparison.FromString,
+                _registered_method=True)
+        self.ExplainInvocation = channel.unary_unary(
+                '/faas.v1.InvocationService/ExplainInvocation',
+                request_serializer=faas_dot_v1_dot_explanation__pb2.ExplainInvocationRequest.SerializeToString,
+                response_deserializer=faas_dot_v1_dot_explanation__pb2.Explanation.FromString,
                 _registered_method=True)
         self.ListWorkers = channel.unary_unary(
                 '/faas.v1.InvocationService/ListWorkers',
@@ -278,6 +295,36 @@ class InvocationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReplayInvocation(self, request, context):
+        """Invokes a function again with the payload of an invocation that has ended, on
+        the same version or another, and compares how the two have ended. Records
+        are linked by `replay_of`. Unlike a redrive it takes any that has ended, and
+        as often as one likes.
+        Errors: INVOCATION_NOT_FOUND, INVOCATION_UNFINISHED, FUNCTION_NOT_FOUND,
+        VERSION_NOT_FOUND, DEPENDENCY_UNAVAILABLE (nothing was accepted).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompareInvocations(self, request, context):
+        """How an invocation's end differs from that of the one it replays, or of any
+        other. Errors: INVOCATION_NOT_FOUND, INVOCATION_UNFINISHED, INVALID_FIELD (it
+        replays none).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainInvocation(self, request, context):
+        """A readable account of one invocation: every transition with its time and
+        cause, where it waited and why, which worker ran it, what was tried again,
+        what it cost. Errors: INVOCATION_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListWorkers(self, request, context):
         """Workers that were seen within the last hour.
         """
@@ -379,6 +426,21 @@ def add_InvocationServiceServicer_to_server(servicer, server):
                     servicer.GetStats,
                     request_deserializer=faas_dot_v1_dot_stats__pb2.GetStatsRequest.FromString,
                     response_serializer=faas_dot_v1_dot_stats__pb2.Stats.SerializeToString,
+            ),
+            'ReplayInvocation': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayInvocation,
+                    request_deserializer=faas_dot_v1_dot_replay__pb2.ReplayInvocationRequest.FromString,
+                    response_serializer=faas_dot_v1_dot_replay__pb2.Replay.SerializeToString,
+            ),
+            'CompareInvocations': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompareInvocations,
+                    request_deserializer=faas_dot_v1_dot_replay__pb2.CompareInvocationsRequest.FromString,
+                    response_serializer=faas_dot_v1_dot_replay__pb2.Comparison.SerializeToString,
+            ),
+            'ExplainInvocation': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainInvocation,
+                    request_deserializer=faas_dot_v1_dot_explanation__pb2.ExplainInvocationRequest.FromString,
+                    response_serializer=faas_dot_v1_dot_explanation__pb2.Explanation.SerializeToString,
             ),
             'ListWorkers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListWorkers,
@@ -781,6 +843,87 @@ class InvocationService:
             '/faas.v1.InvocationService/GetStats',
             faas_dot_v1_dot_stats__pb2.GetStatsRequest.SerializeToString,
             faas_dot_v1_dot_stats__pb2.Stats.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayInvocation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faas.v1.InvocationService/ReplayInvocation',
+            faas_dot_v1_dot_replay__pb2.ReplayInvocationRequest.SerializeToString,
+            faas_dot_v1_dot_replay__pb2.Replay.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompareInvocations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faas.v1.InvocationService/CompareInvocations',
+            faas_dot_v1_dot_replay__pb2.CompareInvocationsRequest.SerializeToString,
+            faas_dot_v1_dot_replay__pb2.Comparison.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainInvocation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faas.v1.InvocationService/ExplainInvocation',
+            faas_dot_v1_dot_explanation__pb2.ExplainInvocationRequest.SerializeToString,
+            faas_dot_v1_dot_explanation__pb2.Explanation.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,9 +5,11 @@ InvocationService: invoking functions, and the records of it."""
 
 from collections import abc as _abc
 from faas.v1 import dead_letter_pb2 as _dead_letter_pb2
+from faas.v1 import explanation_pb2 as _explanation_pb2
 from faas.v1 import invocation_pb2 as _invocation_pb2
 from faas.v1 import invocation_service_pb2 as _invocation_service_pb2
 from faas.v1 import lane_pb2 as _lane_pb2
+from faas.v1 import replay_pb2 as _replay_pb2
 from faas.v1 import stats_pb2 as _stats_pb2
 from faas.v1 import worker_pb2 as _worker_pb2
 from google.api import httpbody_pb2 as _httpbody_pb2
@@ -122,6 +124,24 @@ class InvocationServiceStub:
     function or of all; and what is waiting and running now.
     Errors: FUNCTION_NOT_FOUND.
     """
+    ReplayInvocation: _grpc.UnaryUnaryMultiCallable[_replay_pb2.ReplayInvocationRequest, _replay_pb2.Replay]
+    """Invokes a function again with the payload of an invocation that has ended, on
+    the same version or another, and compares how the two have ended. Records
+    are linked by `replay_of`. Unlike a redrive it takes any that has ended, and
+    as often as one likes.
+    Errors: INVOCATION_NOT_FOUND, INVOCATION_UNFINISHED, FUNCTION_NOT_FOUND,
+    VERSION_NOT_FOUND, DEPENDENCY_UNAVAILABLE (nothing was accepted).
+    """
+    CompareInvocations: _grpc.UnaryUnaryMultiCallable[_replay_pb2.CompareInvocationsRequest, _replay_pb2.Comparison]
+    """How an invocation's end differs from that of the one it replays, or of any
+    other. Errors: INVOCATION_NOT_FOUND, INVOCATION_UNFINISHED, INVALID_FIELD (it
+    replays none).
+    """
+    ExplainInvocation: _grpc.UnaryUnaryMultiCallable[_explanation_pb2.ExplainInvocationRequest, _explanation_pb2.Explanation]
+    """A readable account of one invocation: every transition with its time and
+    cause, where it waited and why, which worker ran it, what was tried again,
+    what it cost. Errors: INVOCATION_NOT_FOUND.
+    """
     ListWorkers: _grpc.UnaryUnaryMultiCallable[_invocation_service_pb2.ListWorkersRequest, _invocation_service_pb2.ListWorkersResponse]
     """Workers that were seen within the last hour."""
     GetWorker: _grpc.UnaryUnaryMultiCallable[_worker_pb2.GetWorkerRequest, _worker_pb2.Worker]
@@ -220,6 +240,24 @@ class InvocationServiceAsyncStub(InvocationServiceStub):
     """How many ended how, and how long it took them, over a window, of one
     function or of all; and what is waiting and running now.
     Errors: FUNCTION_NOT_FOUND.
+    """
+    ReplayInvocation: _aio.UnaryUnaryMultiCallable[_replay_pb2.ReplayInvocationRequest, _replay_pb2.Replay]  # type: ignore[assignment]
+    """Invokes a function again with the payload of an invocation that has ended, on
+    the same version or another, and compares how the two have ended. Records
+    are linked by `replay_of`. Unlike a redrive it takes any that has ended, and
+    as often as one likes.
+    Errors: INVOCATION_NOT_FOUND, INVOCATION_UNFINISHED, FUNCTION_NOT_FOUND,
+    VERSION_NOT_FOUND, DEPENDENCY_UNAVAILABLE (nothing was accepted).
+    """
+    CompareInvocations: _aio.UnaryUnaryMultiCallable[_replay_pb2.CompareInvocationsRequest, _replay_pb2.Comparison]  # type: ignore[assignment]
+    """How an invocation's end differs from that of the one it replays, or of any
+    other. Errors: INVOCATION_NOT_FOUND, INVOCATION_UNFINISHED, INVALID_FIELD (it
+    replays none).
+    """
+    ExplainInvocation: _aio.UnaryUnaryMultiCallable[_explanation_pb2.ExplainInvocationRequest, _explanation_pb2.Explanation]  # type: ignore[assignment]
+    """A readable account of one invocation: every transition with its time and
+    cause, where it waited and why, which worker ran it, what was tried again,
+    what it cost. Errors: INVOCATION_NOT_FOUND.
     """
     ListWorkers: _aio.UnaryUnaryMultiCallable[_invocation_service_pb2.ListWorkersRequest, _invocation_service_pb2.ListWorkersResponse]  # type: ignore[assignment]
     """Workers that were seen within the last hour."""
@@ -400,6 +438,42 @@ class InvocationServiceServicer(metaclass=_abc_1.ABCMeta):
         """How many ended how, and how long it took them, over a window, of one
         function or of all; and what is waiting and running now.
         Errors: FUNCTION_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ReplayInvocation(
+        self,
+        request: _replay_pb2.ReplayInvocationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_replay_pb2.Replay, _abc.Awaitable[_replay_pb2.Replay]]:
+        """Invokes a function again with the payload of an invocation that has ended, on
+        the same version or another, and compares how the two have ended. Records
+        are linked by `replay_of`. Unlike a redrive it takes any that has ended, and
+        as often as one likes.
+        Errors: INVOCATION_NOT_FOUND, INVOCATION_UNFINISHED, FUNCTION_NOT_FOUND,
+        VERSION_NOT_FOUND, DEPENDENCY_UNAVAILABLE (nothing was accepted).
+        """
+
+    @_abc_1.abstractmethod
+    def CompareInvocations(
+        self,
+        request: _replay_pb2.CompareInvocationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_replay_pb2.Comparison, _abc.Awaitable[_replay_pb2.Comparison]]:
+        """How an invocation's end differs from that of the one it replays, or of any
+        other. Errors: INVOCATION_NOT_FOUND, INVOCATION_UNFINISHED, INVALID_FIELD (it
+        replays none).
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainInvocation(
+        self,
+        request: _explanation_pb2.ExplainInvocationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_explanation_pb2.Explanation, _abc.Awaitable[_explanation_pb2.Explanation]]:
+        """A readable account of one invocation: every transition with its time and
+        cause, where it waited and why, which worker ran it, what was tried again,
+        what it cost. Errors: INVOCATION_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod

@@ -12,6 +12,7 @@ from faas.v1.function_registry_service_pb2_grpc import FunctionRegistryServiceSt
 from services.background import running
 from services.channels import connect
 from services.invocations.acceptance import Acceptance
+from services.invocations.accounts import Accounts
 from services.invocations.cancelling import Cancelling
 from services.invocations.changes import Changes
 from services.invocations.controls import ControlServicer
@@ -29,6 +30,7 @@ from services.invocations.offers import OfferBook
 from services.invocations.partitions import Partitions
 from services.invocations.queue import Queue
 from services.invocations.records import Records
+from services.invocations.replays import Replays
 from services.invocations.reports import Desk
 from services.invocations.servicers import ExecutionServicer, InvocationServicer
 from services.invocations.settings import Settings
@@ -93,7 +95,13 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         feeder=feeder,
     )
     counts = Counts(database, kept_days=settings.retention_days)
-    insights = InsightServicer(acceptance=acceptance, counts=counts)
+    insights = InsightServicer(
+        acceptance=acceptance,
+        records=records,
+        counts=counts,
+        replays=Replays(acceptance, records, waiters),
+        accounts=Accounts(database),
+    )
     invocations = InvocationServicer(
         acceptance=acceptance,
         records=records,

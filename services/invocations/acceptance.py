@@ -70,6 +70,7 @@ class Acceptance:
         call: Call,
         *,
         payload_type: str = "application/json",
+        replay_of: UUID | None = None,
     ) -> Record:
         """Commit what `request` asks for and offer it.
 
@@ -96,6 +97,7 @@ class Acceptance:
             retry_policy=_retry_policy(resolved),
             max_age_s=_max_age_s(resolved),
             not_before=_not_before(request),
+            replay_of=replay_of,
             request_id=request_id or None,
             digest=_digest(request, payload, payload_type) if request_id else None,
             offer=self._feeder.has_room,
@@ -132,6 +134,27 @@ class Acceptance:
         )
         await self._forward(record, offered)
         return record
+
+    async def accept_replay(
+        self, invocation_id: UUID, source: Record, version: int, call: Call
+    ) -> Record:
+        """Accept what `source` was, to see whether it ends alike; version 0 is the latest.
+
+        Raises FunctionNotFound, VersionNotFound, RequestIdReused, DependencyUnavailable.
+        """
+        request = InvokeRequest(
+            function_id=ids.show(ids.FUNCTION, source.function_id),
+            function_version=version,
+            labels=source.labels,
+        )
+        return await self.accept(
+            invocation_id,
+            request,
+            source.payload,
+            call,
+            payload_type=source.payload_type,
+            replay_of=source.id,
+        )
 
     async def _forward(self, record: Record, offered: bool) -> None:
         if offered:

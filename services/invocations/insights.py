@@ -3,10 +3,26 @@
 from datetime import UTC, datetime, timedelta
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Value
 
+from faas.json_values import to_value
+from faas.v1.explanation_pb2 import ExplainInvocationRequest, Explanation
+from faas.v1.replay_pb2 import (
+    CompareInvocationsRequest,
+    Comparison,
+    Replay,
+    ReplayInvocationRequest,
+)
 from faas.v1.stats_pb2 import GetStatsRequest
 from faas.v1.stats_pb2 import Stats as StatsMessage
+from services import ids
 from services.invocations.acceptance import Acceptance
+from services.invocations.accounts import Account, Accounts
+from services.invocations.comparison import ABSENT, Difference, compare
+from services.invocations.messages import attempt_to_proto, to_proto
+from services.invocations.records import Record, Records
+from services.invocations.replays import Replays
+from services.invocations.requests import invocation_key, waiting_s
 from services.invocations.stats import PHASES, Counts, Stats
 from services.server import Call
 
@@ -16,10 +32,21 @@ DEFAULT_WINDOW = timedelta(hours=1)
 class InsightServicer:
     """The part of faas.v1.InvocationService that tells."""
 
-    def __init__(self, *, acceptance: Acceptance, counts: Counts) -> None:
+    def __init__(
+        self,
+        *,
+        acceptance: Acceptance,
+        records: Records,
+        counts: Counts,
+        replays: Replays,
+        accounts: Accounts,
+    ) -> None:
         """Serve by these."""
         self._functions = acceptance
+        self._rows = records
         self._counts = counts
+        self._replays = replays
+        self._accounts = accounts
 
     async def GetStats(self, request: GetStatsRequest, call: Call) -> StatsMessage:
         """Counts and latencies over a window."""
@@ -27,6 +54,34 @@ class InsightServicer:
         window = request.window.ToTimedelta() if request.HasField("window") else DEFAULT_WINDOW
         stats = await self._counts.stats(window, datetime.now(UTC), function_id)
         return stats_to_proto(stats)
+
+    async def ReplayInvocation(self, request: ReplayInvocationRequest, call: Call) -> Replay:
+        """Invoke again what has ended."""
+        key = invocation_key(request.invocation_id)
+        version = request.function_version if request.HasField("function_version") else None
+        source, record = await self._replays.replay(key, version, waiting_s(request, call), call)
+        replay = Replay(invocation=to_proto(record))
+        if record.ended:
+            replay.comparison.CopyFrom(comparison_to_proto(source, *compare(source, record)))
+        return replay
+
+    async def CompareInvocations(
+        self, request: CompareInvocationsRequest, _call: Call
+    ) -> Comparison:
+        """How two ends differ."""
+        key = invocation_key(request.invocation_id)
+        # `with` is a word of Python's.
+        other = getattr(request, "with")
+        other_key = invocation_key(other, "with") if other else None
+        return comparison_to_proto(*await self._replays.comparison(key, other_key))
+
+    async def ExplainInvocation(
+        self, request: ExplainInvocationRequest, _call: Call
+    ) -> Explanation:
+        """The account of one."""
+        record = await self._replays.find(invocation_key(request.invocation_id))
+        attempts = await self._rows.attempts.of(record.id)
+        return account_to_proto(record, await self._accounts.of(record, attempts))
 
 
 def stats_to_proto(stats: Stats) -> StatsMessage:
@@ -44,6 +99,44 @@ def stats_to_proto(stats: Stats) -> StatsMessage:
     if stats.oldest_s is not None:
         shown.oldest_queued.CopyFrom(_duration(stats.oldest_s))
     return shown
+
+
+def comparison_to_proto(
+    other: Record, differences: list[Difference], truncated: bool
+) -> Comparison:
+    """Differences from another record as the API shows them."""
+    shown = Comparison(equal=not differences, truncated=truncated)
+    setattr(shown, "with", ids.show(ids.INVOCATION, other.id))
+    for difference in differences:
+        shown.differences.add(
+            path=difference.path, before=_value(difference.before), after=_value(difference.after)
+        )
+    return shown
+
+
+def account_to_proto(record: Record, account: Account) -> Explanation:
+    """An account as the API shows it."""
+    shown = Explanation(
+        invocation_id=ids.show(ids.INVOCATION, record.id),
+        status=to_proto(record, listed=True).status,
+        summary=account.summary,
+        attempts=map(attempt_to_proto, account.attempts),
+    )
+    before = record.created_at
+    for step in account.steps:
+        added = shown.steps.add(what=step.what, why=step.why, attempt=step.attempt)
+        added.time.FromDatetime(step.time)
+        added.after.FromTimedelta(step.time - before)
+        before = step.time
+    metrics = {"waiting": "queued_s", "startup": "startup_s", "run": "run_s"}
+    for name, metric in {**metrics, "cpu_time": "cpu_time_s"}.items():
+        if (seconds := account.seconds(metric)) is not None:
+            getattr(shown, name).CopyFrom(_duration(seconds))
+    return shown
+
+
+def _value(document: object) -> Value | None:
+    return None if document is ABSENT else to_value(document)
 
 
 def _duration(seconds: float) -> Duration:

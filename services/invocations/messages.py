@@ -19,6 +19,7 @@ from services.invocations.lanes import Lane
 from services.invocations.records import Ending, Record
 from services.invocations.watches import Event
 
+_LINKS = {"replay_of": ids.INVOCATION, "schedule_id": ids.SCHEDULE}
 _SECONDS = ("duration_s", "queued_s", "startup_s", "run_s", "cpu_time_s")
 
 
@@ -43,6 +44,9 @@ def to_proto(record: Record, *, listed: bool = False) -> Invocation:
     )
     if record.redrive_of is not None:
         shown.redrive_of = ids.show(ids.INVOCATION, record.redrive_of)
+    for name, prefix in _LINKS.items():
+        if (linked := getattr(record, name)) is not None:
+            setattr(shown, name, ids.show(prefix, linked))
     if record.worker_id is not None:
         shown.worker_id = ids.show(ids.WORKER, record.worker_id)
     if record.error is not None:

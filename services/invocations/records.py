@@ -65,6 +65,8 @@ class Record:
     losses: int
     laned: bool
     redrive_of: UUID | None
+    replay_of: UUID | None
+    schedule_id: UUID | None
 
     @property
     def ended(self) -> bool:
@@ -97,6 +99,8 @@ class Arrival:
     digest: bytes | None = None
     """Of what was asked for; the same request id with another one is refused."""
     redrive_of: UUID | None = None
+    replay_of: UUID | None = None
+    schedule_id: UUID | None = None
     offer: bool = True
 
     @property
@@ -303,6 +307,8 @@ class Records:
             "request_ids": [one.request_id for one in arrivals],
             "digests": [one.digest for one in arrivals],
             "redrives": [one.redrive_of for one in arrivals],
+            "replays": [one.replay_of for one in arrivals],
+            "schedules": [one.schedule_id for one in arrivals],
             "offer": all(one.offer for one in arrivals),
         }
         accepted = {}

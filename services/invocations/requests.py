@@ -7,6 +7,11 @@ from google.protobuf.message import Message
 
 from services import ids
 from services.errors import InvalidField, InvalidPageToken
+from services.server import Call
+
+MAX_WAIT_S = 900.0
+# What is kept of a caller's deadline for the answer itself.
+ANSWER_S = 1.0
 
 
 def invocation_key(text: str, field: str = "invocation_id") -> UUID:
@@ -15,6 +20,14 @@ def invocation_key(text: str, field: str = "invocation_id") -> UUID:
     if key is None:  # the proto's rule lets through what only looks like a UUID
         raise InvalidField.of(field, "must be 'inv-' and a lower-case UUID")
     return key
+
+
+def waiting_s(request: Message, call: Call) -> float:
+    """How long to wait, by the request's `wait` and the call's deadline."""
+    wait = getattr(request, "wait")  # noqa: B009 - of several messages
+    asked: float = wait.ToTimedelta().total_seconds() if request.HasField("wait") else 0.0
+    left = call.time_left_s()
+    return min(asked, MAX_WAIT_S, asked if left is None else left - ANSWER_S)
 
 
 def moment(request: Message, field: str) -> datetime | None:

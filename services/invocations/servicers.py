@@ -34,16 +34,13 @@ from services.invocations.logs import Logs, Position
 from services.invocations.messages import event_to_proto, to_proto
 from services.invocations.records import Record, Records
 from services.invocations.reports import Desk, Session
-from services.invocations.requests import invocation_key, moment
+from services.invocations.requests import ANSWER_S, MAX_WAIT_S, invocation_key, moment, waiting_s
 from services.invocations.waiters import Waiters
 from services.invocations.watches import Watches, make_cursor, read_cursor
 from services.invocations.workers import Workers
 from services.pages import make_token, page_size, read_token
 from services.server import Call
 
-MAX_WAIT_S = 900.0
-# What is kept of a caller's deadline for the answer itself.
-ANSWER_S = 1.0
 # What is allowed for waiting for a worker, where a caller does not say how long it waits.
 QUEUE_S = 30.0
 
@@ -78,7 +75,7 @@ class InvocationServicer:
     async def Invoke(self, request: InvokeRequest, call: Call) -> Invocation:
         """Accept; answer at once, or when it ends."""
         payload = self._payload(request)
-        wait_s = _wait_s(request, call)
+        wait_s = waiting_s(request, call)
         key = ids.new_uuid()
         # Registered before it is offered: it may end before this call goes on.
         async with self._waiters.waiter(key) as waiter:
@@ -113,7 +110,7 @@ class InvocationServicer:
     async def GetInvocation(self, request: GetInvocationRequest, call: Call) -> Invocation:
         """One record, now or when it has ended."""
         key = invocation_key(request.invocation_id)
-        return to_proto(await self._ended(key, _wait_s(request, call)))
+        return to_proto(await self._ended(key, waiting_s(request, call)))
 
     async def ListInvocations(
         self, request: ListInvocationsRequest, call: Call
@@ -281,12 +278,6 @@ def _patience_s(record: Record, call: Call) -> float:
     left = call.time_left_s()
     most = record.timeout_ms / 1000 + QUEUE_S if left is None else left - ANSWER_S
     return min(most, MAX_WAIT_S)
-
-
-def _wait_s(request: InvokeRequest | GetInvocationRequest, call: Call) -> float:
-    asked = request.wait.ToTimedelta().total_seconds() if request.HasField("wait") else 0.0
-    left = call.time_left_s()
-    return min(asked, MAX_WAIT_S, asked if left is None else left - ANSWER_S)
 
 
 def _status_filter(request: ListInvocationsRequest) -> str | None:

@@ -16,7 +16,7 @@ by the same statement that ends it.
 COLUMNS = """id, function_id, function_name, function_version, status, payload, payload_type,
   timeout_ms, labels, attempt, due_at, worker_id, grant_id, result, result_type, error, metrics,
   runtime_image, logs_truncated, created_at, started_at, completed_at, request_id, losses, laned,
-  redrive_of"""
+  redrive_of, replay_of, schedule_id"""
 
 
 def columns(table: str) -> str:
@@ -35,9 +35,11 @@ WITH wanted AS (
     %(function_versions)s::int[], %(payloads)s::bytea[], %(payload_types)s::text[],
     %(timeouts_ms)s::int[], %(labels)s::text[], %(retry_policies)s::text[],
     %(max_attempts)s::int[], %(max_ages_s)s::float8[], %(not_befores)s::timestamptz[],
-    %(request_ids)s::text[], %(digests)s::bytea[], %(redrives)s::uuid[]) AS wanted (
+    %(request_ids)s::text[], %(digests)s::bytea[], %(redrives)s::uuid[], %(replays)s::uuid[],
+    %(schedules)s::uuid[]) AS wanted (
     id, function_id, function_name, function_version, payload, payload_type, timeout_ms, labels,
-    retry_policy, max_attempts, max_age_s, not_before, request_id, digest, redrive_of)
+    retry_policy, max_attempts, max_age_s, not_before, request_id, digest, redrive_of, replay_of,
+    schedule_id)
   CROSS JOIN clock_timestamp() AS now
   LEFT JOIN lanes ON lanes.function_id = wanted.function_id),
 keyed AS (
@@ -50,7 +52,7 @@ keyed AS (
   RETURNING invocation_id)
 INSERT INTO invocations (id, function_id, function_name, function_version, status, payload,
   payload_type, timeout_ms, labels, retry_policy, attempt_limit, created_at, due_at, expires_at,
-  offered_at, laned, request_id, redrive_of)
+  offered_at, laned, request_id, redrive_of, replay_of, schedule_id)
 SELECT id, function_id, function_name, function_version, 'pending', payload, payload_type,
   -- One start in reserve for a lost worker.
   timeout_ms, labels::jsonb, retry_policy::jsonb, max_attempts + 1, now, due_at,
@@ -59,7 +61,7 @@ SELECT id, function_id, function_name, function_version, 'pending', payload, pay
   CASE WHEN NOT %(offer)s OR laned OR due_at > now OR EXISTS (SELECT 1 FROM invocations
     WHERE status = 'pending' AND offered_at IS NULL AND NOT laned AND due_at <= now)
     THEN NULL ELSE now END,
-  laned, request_id, redrive_of
+  laned, request_id, redrive_of, replay_of, schedule_id
 FROM wanted WHERE request_id IS NULL OR id IN (SELECT invocation_id FROM keyed)
 ORDER BY id
 ON CONFLICT (id) DO NOTHING
