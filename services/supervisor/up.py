@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import http.client
 import os
+import shutil
 import subprocess
 import urllib.request
 from collections.abc import Mapping
@@ -51,6 +52,7 @@ async def up(request: Request, screen: Screen) -> None:
                 options = Options(host, port, engine, request.workers, layout.stack())
                 await _Stack(layout, options, screen, lock).run(stopping)
     finally:
+        shutil.rmtree(layout.run_dir, ignore_errors=True)
         os.close(run_dir)
         os.close(lock)
 

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from services.supervisor.layout import Layout
-from tests.acceptance.stack import START_TIMEOUT_S, Stack, faas
+from tests.acceptance.stack import START_TIMEOUT_S, Stack, alive, faas
 from tests.conftest import wait_until
 
 
@@ -60,7 +60,7 @@ def test_in_the_background_and_down_again(detached: Path) -> None:
     ended = run("down", *at)
     assert ended.returncode == 0
     assert "Ended." in ended.stdout
-    assert [process for process in everything if process.is_running()] == []
+    assert alive(everything) == []
     assert run("status", *at).returncode == 3
 
 

@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from services.supervisor.state import PartState, is_locked
-from tests.acceptance.stack import Stack, running
+from tests.acceptance.stack import Stack, alive, running
 from tests.conftest import wait_until
 
 GREET = """
@@ -69,7 +69,7 @@ def test_sigterm_ends_it_in_order(directory) -> None:
         run_dir = stack.run_dir
         stack.process.send_signal(signal.SIGTERM)
         assert stack.process.wait(90) == 0
-        assert [p for p in everything[1:] if p.is_running()] == []
+        assert alive(everything[1:]) == []
         assert not run_dir.exists()
         assert "database system is shut down" in stack.log("postgres")
 
@@ -121,6 +121,4 @@ def watchdog(stack: Stack) -> psutil.Process | None:
 def gone(processes: list[psutil.Process]) -> None:
     """All of these are gone within five seconds."""
     psutil.wait_procs(processes, timeout=5)
-    # Whoever adopts them may be slow to reap them.
-    left = [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-    assert left == []
+    assert alive(processes) == []

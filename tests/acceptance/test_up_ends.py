@@ -16,7 +16,7 @@ import pytest
 from services.supervisor.accounts import Account, unprivileged
 from services.supervisor.docker import Engine
 from services.supervisor.state import PartState, StackStatus
-from tests.acceptance.stack import ROOT, START_TIMEOUT_S, Stack, faas, launch, running
+from tests.acceptance.stack import ROOT, START_TIMEOUT_S, Stack, alive, faas, launch, running
 from tests.conftest import wait_until
 
 SLEEP = """
@@ -62,7 +62,7 @@ def test_a_second_signal_cuts_off(directory: Path) -> None:
         assert stack.process.poll() is None
         stack.process.send_signal(signal.SIGTERM)
         assert stack.process.wait(90) == 0
-        assert [process for process in everything[1:] if process.is_running()] == []
+        assert alive(everything[1:]) == []
         assert "database system is shut down" in stack.log("postgres")
 
 
@@ -111,7 +111,7 @@ def test_an_end_is_asked_for_before_it_is_up(directory: Path) -> None:
         everything = stack.processes()
         stack.process.send_signal(signal.SIGTERM)
         assert stack.process.wait(90) == 0
-        assert [process for process in everything[1:] if process.is_running()] == []
+        assert alive(everything[1:]) == []
     finally:
         stack.stop()
 

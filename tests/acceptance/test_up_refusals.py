@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from services.supervisor.layout import Layout
 from services.supervisor.state import is_locked
 from tests.acceptance.stack import START_TIMEOUT_S, Stack, faas, launch
 
@@ -27,6 +28,7 @@ def test_a_taken_port(directory: Path) -> None:
         said = refused("--data-dir", str(directory / "data"), "--port", str(port))
     assert f"Port {port} of 127.0.0.1 is taken" in said
     assert "--port" in said
+    assert not Layout.of(directory / "data").run_dir.exists()
 
 
 def test_the_port_of_another_stack(stack: Stack, directory: Path) -> None:
