@@ -41,6 +41,7 @@ from faas.v1.function_service_pb2 import ListFunctionsRequest
 from faas.v1.function_service_pb2_grpc import FunctionServiceStub
 from faas.v1.invocation_service_pb2 import ListInvocationsRequest, ListWorkersRequest
 from faas.v1.invocation_service_pb2_grpc import InvocationServiceStub
+from faas.v1.stats_pb2 import GetStatsRequest, Stats
 from faas.v1.worker_pb2 import DrainWorkerRequest, GetWorkerRequest, ResumeWorkerRequest, Worker
 
 TIMEOUT_S = 30.0
@@ -240,6 +241,13 @@ class AsyncClient:
                 for redrive in page.redrives:
                     yield redrive
 
+    async def stats(self, function_id: str = "", *, window_s: float = 3600.0) -> Stats:
+        """How many ended how, and how long it took them; of one function, or of all."""
+        stub = InvocationServiceStub(self._transport.channel)
+        request = GetStatsRequest(function_id=function_id)
+        request.window.FromNanoseconds(int(window_s * 1e9))
+        return await self._transport.read(stub.GetStats, request)
+
     async def workers(self) -> AsyncIterator[Worker]:
         """Workers that were seen within the last hour."""
         stub = InvocationServiceStub(self._transport.channel)
@@ -325,6 +333,7 @@ class Client(Face[AsyncClient]):
     dead_letters = iterating(AsyncClient.dead_letters, Invocation)
     dead_messages = blocking(AsyncClient.dead_messages)
     redrive = iterating(AsyncClient.redrive)
+    stats = blocking(AsyncClient.stats)
     workers = iterating(AsyncClient.workers)
     worker = blocking(AsyncClient.worker)
     drain_worker = blocking(AsyncClient.drain_worker)

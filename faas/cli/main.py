@@ -18,6 +18,7 @@ from faas.cli import (
     init,
     invocations,
     invoke,
+    stats,
     workers,
 )
 from faas.cli.failures import Group
@@ -51,6 +52,7 @@ def application() -> typer.Typer:
         functions.pause,
         functions.resume,
         functions.code,
+        stats.stats,
         dev.dev,
         doctor.doctor,
     ):

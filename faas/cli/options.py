@@ -40,6 +40,14 @@ def later(option: str, text: str | None) -> datetime | None:
     if not text:
         return None
     try:
-        return datetime.now(UTC) + timedelta(seconds=float(text[:-1]) * _UNITS[text[-1]])
-    except (KeyError, ValueError, OverflowError) as error:
+        return datetime.now(UTC) + timedelta(seconds=seconds_of(option, text))
+    except OverflowError as error:
+        raise Failed(f"{option} {text!r} is too far away.") from error
+
+
+def seconds_of(option: str, text: str) -> float:
+    """A length of time: `90s`, `15m`, `2h`, `7d`."""
+    try:
+        return float(text[:-1]) * _UNITS[text[-1]]
+    except (KeyError, ValueError) as error:
         raise Failed(f"{option} {text!r} is no time: write it as 90s, 15m, 2h or 7d.") from error

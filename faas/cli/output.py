@@ -64,7 +64,7 @@ def show_all(noun: Noun[Item], items: Iterable[Item], output: Format, *, empty: 
         elif empty:
             print(empty, file=sys.stderr)
     else:
-        _write([as_json(item) for item in found], output)
+        write([as_json(item) for item in found], output)
 
 
 def show(noun: Noun[Item], item: Item, output: Format) -> None:
@@ -74,7 +74,7 @@ def show(noun: Noun[Item], item: Item, output: Format) -> None:
     elif output is Format.TABLE:
         fields(as_json(item, defaults=False), noun.colours)
     else:
-        _write(as_json(item), output)
+        write(as_json(item), output)
 
 
 def as_json(message: Message, *, defaults: bool = True) -> dict[str, Any]:
@@ -175,7 +175,8 @@ def _integral(value: Any) -> Any:
     return value
 
 
-def _write(value: Any, output: Format) -> None:
+def write(value: Any, output: Format) -> None:
+    """A value as JSON or YAML."""
     if output is Format.YAML:
         print(yaml.dumps(value), end="")
     else:

@@ -147,6 +147,26 @@ def test_cancelling_pausing_and_resuming(command: Command, client, name):
     assert command("invocations", "cancel").code == 2
 
 
+def test_stats(command: Command, client, name):
+    fn = client.deploy("def handler(p):\n    return 1 // p\n", name=name, runtime="python")
+    assert "Nothing has ended" in command.ok("stats", name).out
+    for payload in (1, 1, 0):
+        fn.submit(payload).wait()
+
+    def counted() -> dict[str, int]:
+        return {count.status: count.count for count in client.stats(name).counts}
+
+    wait_until(lambda: counted() == {"COMPLETED": 2, "FAILED": 1}, "they are counted")
+    said = command.ok("stats", name)
+    assert said.out.splitlines()[0] == "Now: running 0, queued 0, delayed 0"
+    assert ["COMPLETED", "2"] in [line.split() for line in said.out.splitlines()]
+    phases = json.loads(command.ok("stats", name, "-o", "json").out)["latencies"]
+    assert {phase["phase"] for phase in phases} >= {"duration", "run"}
+    assert command("stats", "cli-gone").code == 3
+    assert command("stats", "--window", "soon").code == 2
+    assert command("stats", "--window", "1s").code == 4
+
+
 def test_raw_calls(command: Command, client, tmp_path, name):
     client.deploy("def handler(p):\n    return p\n", name=name, runtime="python")
     assert command.ok("call", name, '{"n": 12345678901234567890123}').out == (
