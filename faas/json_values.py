@@ -90,8 +90,10 @@ def to_python(value: Value, depth: int = 0) -> Any:
         return _number(value.number_value)
     if kind == "struct_value":
         _check_depth(depth)
-        fields = value.struct_value.fields
-        return {key: to_python(item, depth + 1) for key, item in fields.items()}
+        # A message's map has no order, and another one in each process: sorted, the same
+        # value is the same JSON wherever it is compared.
+        fields = sorted(value.struct_value.fields.items())
+        return {key: to_python(item, depth + 1) for key, item in fields}
     if kind == "list_value":
         _check_depth(depth)
         return [to_python(item, depth + 1) for item in value.list_value.values]

@@ -159,13 +159,24 @@ def _planned(
     request = settings.fill(UpdateFunctionRequest(), given)
     after = Function()
     after.CopyFrom(before or Function(name=name, runtime=code.runtime))
-    for field in (*given,):
-        after.ClearField(field)  # type: ignore[arg-type]
+    for field, value in given.items():
+        _clear(after, field, value)
     after.MergeFrom(_as_function(request))
     if code.runtime:
         after.runtime = code.runtime
     after.code_sha256, after.code_size_bytes = _digest(code), code.size_bytes
     return after
+
+
+def _clear(function: Function, field: str, value: Any) -> None:
+    """Make room for `value`; of a table's entries, only for those that it has."""
+    kind = function.DESCRIPTOR.fields_by_name[field].message_type
+    is_table = kind is not None and not kind.GetOptions().map_entry
+    if is_table and isinstance(value, Mapping) and value:
+        for part in value:
+            getattr(function, field).ClearField(part)
+    else:
+        function.ClearField(field)  # type: ignore[arg-type]
 
 
 def _as_function(request: Any) -> Function:
@@ -222,7 +233,7 @@ def _flat(function: Function) -> dict[str, str]:
     found: dict[str, str] = {"runtime": function.runtime}
     for name, value in settings.values(function).items():
         if isinstance(value, dict):
-            found |= {f"{name}.{key}": str(item) for key, item in value.items()}
+            found |= {f"{name}.{key}": str(item) for key, item in sorted(value.items())}
         else:
             found[name] = str(value) if value != "" else "-"
     found["code"] = f"{function.code_sha256[:12]} ({size(function.code_size_bytes)})"

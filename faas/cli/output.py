@@ -36,7 +36,7 @@ Output = Annotated[
     Format, typer.Option("--output", "-o", help="table, json, yaml, or name: ids or names alone.")
 ]
 
-Columns = Mapping[str, Callable[[Item], object]]
+_MAPS = ("payload", "result", "env", "labels")
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,10 @@ def as_json(message: Message, *, defaults: bool = True) -> dict[str, Any]:
         preserving_proto_field_name=True,
         always_print_fields_with_no_presence=defaults,
     )
-    integral: dict[str, Any] = _integral(found)
-    return integral
+    return {
+        name: _settled(value) if name in _MAPS or isinstance(value, float) else value
+        for name, value in found.items()
+    }
 
 
 def write_json(value: Any) -> None:
@@ -164,12 +166,12 @@ def size(count: int) -> str:
     return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
 
 
-def _integral(value: Any) -> Any:
-    """Numbers of a payload as they were: protobuf makes 3 into 3.0."""
+def _settled(value: Any) -> Any:
+    """Keys in order, which a message's map has not, and 3 as 3, which protobuf makes 3.0."""
     if isinstance(value, dict):
-        return {key: _integral(item) for key, item in value.items()}
+        return {key: _settled(item) for key, item in sorted(value.items())}
     if isinstance(value, list):
-        return [_integral(item) for item in value]
+        return [_settled(item) for item in value]
     if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:
         return int(value)
     return value

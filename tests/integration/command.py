@@ -42,7 +42,8 @@ class Said:
 class Command:
     """`faas`, with a server and a home of its own."""
 
-    def __init__(self, url: str, home: Path) -> None:
+    def __init__(self, url: str, home: Path, faas: Path | None = None) -> None:
+        self.faas = faas or Path(sys.executable).with_name("faas")
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("FAAS_")},
             "FAAS_SERVER": url,
@@ -54,8 +55,7 @@ class Command:
         """Start it."""
         values: dict = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         values |= {"stderr": subprocess.PIPE, "text": True, "env": self.environment, **options}
-        faas = str(Path(sys.executable).with_name("faas"))
-        return subprocess.Popen([faas, *arguments], **values)
+        return subprocess.Popen([str(self.faas), *arguments], **values)
 
     def __call__(self, *arguments: str, stdin: str = "", **options: object) -> Said:
         """Run it to its end."""

@@ -63,3 +63,10 @@ def test_an_integer_beyond_all_doubles_is_its_digits() -> None:
 def test_a_key_that_is_no_string_is_refused() -> None:
     with pytest.raises(NotJson, match="key"):
         to_value({1: 2})
+
+
+def test_the_same_value_is_the_same_json_in_every_process() -> None:
+    names = [f"key-{number}" for number in range(20)]
+    value = to_value({name: {"b": 1, "a": 2} for name in reversed(names)})
+    expected = ",".join(f'"{name}":{{"a":2,"b":1}}' for name in sorted(names))
+    assert to_json(value) == f"{{{expected}}}".encode()
