@@ -54,11 +54,11 @@ async def test_each_of_many_is_one_completed_record(
         assert containers(mesh) == []
 
 
-def losses(mesh: Mesh) -> list[str]:
+def losses(mesh: Mesh) -> str:
     """What was logged of executions that did not end well."""
     parts = ("invocations", "worker-1", "worker-2")
     lines = [line for part in parts for line in mesh.log(part).splitlines()]
-    return [line for line in lines if "warning" in line or "error" in line]
+    return "\n".join(line for line in lines if "warning" in line or "error" in line)
 
 
 def containers(mesh: Mesh) -> list[dict]:
