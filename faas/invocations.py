@@ -21,6 +21,7 @@ from faas.json_values import to_python
 from faas.paging import pages
 from faas.transport import ATTEMPTS, Transport, pause_s
 from faas.v1 import invocation_pb2
+from faas.v1.explanation_pb2 import ExplainInvocationRequest, Explanation
 from faas.v1.invocation_pb2 import InvocationEvent, LogLine
 from faas.v1.invocation_service_pb2 import (
     CancelInvocationRequest,
@@ -29,6 +30,7 @@ from faas.v1.invocation_service_pb2 import (
     WatchInvocationRequest,
 )
 from faas.v1.invocation_service_pb2_grpc import InvocationServiceStub
+from faas.v1.replay_pb2 import CompareInvocationsRequest, Comparison, ReplayInvocationRequest
 
 Record = invocation_pb2.Invocation
 
@@ -156,6 +158,26 @@ class AsyncInvocation(InvocationView):
         self._record = await self._transport.call(stub.CancelInvocation, request, again=True)
         return self._record
 
+    async def explain(self) -> Explanation:
+        """What happened to it and why, and what it cost."""
+        stub = InvocationServiceStub(self._transport.channel)
+        request = ExplainInvocationRequest(invocation_id=self.id)
+        return await self._transport.read(stub.ExplainInvocation, request)
+
+    async def replay(self, *, version: int | None = None) -> "AsyncInvocation":
+        """Invoke its function again with its payload; `version` 0: the latest, None: its own."""
+        stub = InvocationServiceStub(self._transport.channel)
+        request = ReplayInvocationRequest(invocation_id=self.id, function_version=version)
+        replay = await self._transport.call(stub.ReplayInvocation, request)
+        return AsyncInvocation(self._transport, replay.invocation)
+
+    async def compare(self, other: str = "") -> Comparison:
+        """How its end differs from another's; of a replay, from what it replays."""
+        stub = InvocationServiceStub(self._transport.channel)
+        # The field has a name that Python has taken.
+        request = CompareInvocationsRequest(invocation_id=self.id, **{"with": other})
+        return await self._transport.read(stub.CompareInvocations, request)
+
     async def logs(self, *, follow: bool = False) -> AsyncIterator[LogLine]:
         """What it has printed; with `follow`, until it ends."""
         if follow:
@@ -221,8 +243,14 @@ class Invocation(InvocationView, Face[AsyncInvocation]):
     wait = blocking(AsyncInvocation.wait)
     result = blocking(AsyncInvocation.result)
     cancel = blocking(AsyncInvocation.cancel)
+    explain = blocking(AsyncInvocation.explain)
+    compare = blocking(AsyncInvocation.compare)
     logs = iterating(AsyncInvocation.logs)
     watch = iterating(AsyncInvocation.watch)
+
+    def replay(self, *, version: int | None = None) -> "Invocation":
+        """Invoke its function again with its payload; `version` 0: the latest, None: its own."""
+        return Invocation(self._portal, self._portal.run(self._core.replay(version=version)))
 
 
 def _with_payload_of(known: Record, seen: Record) -> Record:

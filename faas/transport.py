@@ -176,7 +176,7 @@ class Transport:
 
     def _explain(self, error: grpc.aio.AioRpcError) -> CallFailed:
         failure = from_rpc_error(error)
-        if isinstance(failure, Unavailable) and not failure.reason:
+        if isinstance(failure, Unavailable) and not (failure.reason or failure.retry_after_s):
             # gRPC's own words: addresses, errno, and no cure.
             text = f"No server answers at {self.address}."
             why = failure.message.rpartition(": ")[2]

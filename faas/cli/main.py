@@ -8,6 +8,7 @@ import typer
 
 from faas import __version__
 from faas.cli import (
+    accounts,
     call,
     contexts,
     dead_letters,
@@ -57,6 +58,8 @@ def application() -> typer.Typer:
         doctor.doctor,
     ):
         app.command()(command)
+    for account in (accounts.explain, accounts.replay, accounts.compare):
+        invocations.app.command()(account)
     for group in (invocations.app, dead_letters.app, workers.app, contexts.app):
         app.add_typer(group)
     for entry_point in sorted(entry_points(group=COMMANDS_GROUP), key=_name):

@@ -36,7 +36,7 @@ Output = Annotated[
     Format, typer.Option("--output", "-o", help="table, json, yaml, or name: ids or names alone.")
 ]
 
-_MAPS = ("payload", "result", "env", "labels")
+_MAPS = ("payload", "result", "env", "labels", "differences")
 
 
 @dataclass(frozen=True)

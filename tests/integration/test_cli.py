@@ -167,6 +167,33 @@ def test_stats(command: Command, client, name):
     assert command("stats", "--window", "1s").code == 4
 
 
+def test_explaining_replaying_and_comparing(command: Command, client, name):
+    code = "def handler(p):\n    return {'n': 1, 'same': p}\n"
+    first = client.deploy(code, name=name, runtime="python").submit("x")
+    first.wait()
+    account = command.ok("invocations", "explain", first.id)
+    assert "COMPLETED" in account.out or "completed" in account.out
+    assert "waiting " in account.out.splitlines()[-1]
+    steps = json.loads(command.ok("invocations", "explain", first.id, "-o", "json").out)["steps"]
+    assert len(steps) >= 3
+    same = command.ok("invocations", "replay", first.id)
+    assert same.out == f"It ended as {first.id} did.\n"
+    client.deploy(code.replace("1", "2"), name=name, runtime="python")
+    other = command("invocations", "replay", first.id, "--version", "0")
+    assert other.code == 1
+    assert other.out.splitlines()[0] == f"It ended otherwise than {first.id}:"
+    assert other.out.splitlines()[2].split() == ["/result/n", "1", "2"]
+    new = other.err.split()[0]
+    compared = command("invocations", "compare", new, first.id, "-o", "json")
+    assert compared.code == 1
+    assert json.loads(compared.out)["differences"] == [
+        {"path": "/result/n", "before": 1, "after": 2}
+    ]
+    said = command("invocations", "compare", first.id)
+    assert said.code == 4
+    assert "Traceback" not in said.err
+
+
 def test_raw_calls(command: Command, client, tmp_path, name):
     client.deploy("def handler(p):\n    return p\n", name=name, runtime="python")
     assert command.ok("call", name, '{"n": 12345678901234567890123}').out == (
