@@ -265,13 +265,11 @@ class Agent:
     def _drop(self, not_ours: list[Report.Held]) -> None:
         named = {(held.invocation_id, held.attempt) for held in not_ours}
         for execution in self._running:
-            if (execution.offer.invocation_id, execution.attempt) in named:
+            key = (execution.offer.invocation_id, execution.attempt)
+            if key in named and execution.drop():
                 log.warning(
-                    "killing what is not ours any more",
-                    invocation_id=execution.offer.invocation_id,
-                    attempt=execution.attempt,
+                    "killing what is not ours any more", invocation_id=key[0], attempt=key[1]
                 )
-                execution.drop()
 
     async def _kill(self, executions: list[Execution]) -> None:
         tasks = [self._running[one] for one in executions if one in self._running]

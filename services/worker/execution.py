@@ -87,14 +87,17 @@ class Execution:
         self._task = asyncio.create_task(self._run(), name=f"run {self.offer.invocation_id}")
         return self._task
 
-    def drop(self) -> None:
+    def drop(self) -> bool:
         """It is no longer this worker's: kill it, report nothing, let the message go.
 
         A verdict that is on its way is let through: the record knows what to do with it.
+        Whether there was anything to kill.
         """
-        if self._task is not None and self._state != State.REPORTING:
-            self._dropped = True
-            self._task.cancel()
+        if self._task is None or self._state == State.REPORTING:
+            return False
+        self._dropped = True
+        self._task.cancel()
+        return True
 
     async def _run(self) -> None:
         with structlog.contextvars.bound_contextvars(

@@ -172,13 +172,14 @@ class ProcessRuntime:
         output = Output(lambda line: lines.append(line.text), self._limits)
         async with asyncio.timeout(timeout_s):
             try:
-                stdout, stderr = await child.streams()
+                stdout, stderr = child.streams()
                 await asyncio.gather(
                     output.drain(Stream.STDOUT, stdout), output.drain(Stream.STDERR, stderr)
                 )
                 code = await child.wait()
             finally:
                 await asyncio.shield(child.kill())
+                child.close()
         return code, "\n".join(lines)
 
 
@@ -214,10 +215,11 @@ class _Supervision:
             _, pending = await asyncio.wait(self._draining, timeout=GRACE_S)
             for task in pending:
                 task.cancel()
+        self._child.close()
 
     async def greeted(self) -> Conversation:
         """The conversation, once the interpreter is up. Raises RuntimeUnavailable."""
-        for stream, reader in zip(Stream, await self._child.streams(), strict=True):
+        for stream, reader in zip(Stream, self._child.streams(), strict=True):
             task = asyncio.create_task(self._output.drain(stream, reader), name="drain")
             self._draining.append(task)
         greeting = asyncio.create_task(self._greeting(), name="wait for a shim")

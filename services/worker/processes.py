@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 MARK = "FAAS_SANDBOX"
 
@@ -22,6 +23,7 @@ _PROC = Path("/proc")
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL_S = 0.02
+_READ_BYTES = 64 * 1024
 _LINUX = sys.platform == "linux"
 _libc = ctypes.CDLL(None) if _LINUX else None
 
@@ -35,6 +37,7 @@ class Child:
         """Start `command`, both its streams on pipes. Raises OSError."""
         self._mark = mark
         self._below: set[tuple[int, bytes]] = set()
+        self._pipes: list[_Pipe] = []
         parent = os.getpid()
 
         def before_exec() -> None:
@@ -55,17 +58,17 @@ class Child:
             preexec_fn=before_exec,  # noqa: PLW1509
         )
 
-    async def streams(self) -> tuple[asyncio.StreamReader, asyncio.StreamReader]:
-        """Its stdout and stderr."""
+    def streams(self) -> tuple[asyncio.StreamReader, asyncio.StreamReader]:
+        """Its stdout and stderr, read from now on until their ends or `close`."""
         assert self._process.stdout is not None
         assert self._process.stderr is not None
-        loop = asyncio.get_running_loop()
-        readers = []
-        for pipe in (self._process.stdout, self._process.stderr):
-            reader = asyncio.StreamReader()
-            await loop.connect_read_pipe(lambda r=reader: asyncio.StreamReaderProtocol(r), pipe)  # type: ignore[misc]
-            readers.append(reader)
-        return readers[0], readers[1]
+        self._pipes = [_Pipe(self._process.stdout), _Pipe(self._process.stderr)]
+        return self._pipes[0].reader, self._pipes[1].reader
+
+    def close(self) -> None:
+        """Read no more of it, whoever still holds its streams."""
+        for pipe in self._pipes:
+            pipe.close()
 
     async def wait(self) -> int:
         """Its return code, -n for signal n, once it has ended."""
@@ -97,6 +100,37 @@ class Child:
                 _kill_tree(below)
         kill_marked([self._mark])
         return code
+
+
+class _Pipe:
+    """One of a child's streams, read by the event loop into a `StreamReader`.
+
+    Not by `connect_read_pipe`: uvloop closes its pipe twice, and in between the number
+    may have become that of a file which another thread has just opened.
+    """
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self.reader = asyncio.StreamReader()
+        self._pipe = pipe
+        self._loop = asyncio.get_running_loop()
+        os.set_blocking(pipe.fileno(), False)
+        self._loop.add_reader(pipe.fileno(), self._read)
+
+    def close(self) -> None:
+        if not self._pipe.closed:
+            self._loop.remove_reader(self._pipe.fileno())
+            self._pipe.close()
+            self.reader.feed_eof()
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._pipe.fileno(), _READ_BYTES)
+        except BlockingIOError:
+            return
+        if data:
+            self.reader.feed_data(data)
+        else:
+            self.close()
 
 
 def kill_marked(marks: Iterable[str]) -> None:
