@@ -13,7 +13,7 @@ PORT ?= 8080
 # Where a network has a certificate authority of its own, the system knows it.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help setup demo test lint format protos docs released lock images ui bench clean
+.PHONY: help setup demo test lint format protos docs released lock images ui bench faults clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -68,6 +68,9 @@ ui: setup ## Build the web UI, whose files are checked in.
 
 bench: setup ## Measure the whole path; see docs/performance.md.
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+faults: setup ## Inject every fault of the matrix; see docs/reliability.md.
+	@$(BIN)/python -m tests.faults $(FAULTS_ARGS)
 
 clean: ## Remove what the targets made.
 	@rm -rf $(VENV) dist build .pytest_cache .ruff_cache .mypy_cache .hypothesis

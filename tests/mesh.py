@@ -150,12 +150,19 @@ class Mesh:
         return await self.functions.CreateFunction(CreateFunctionRequest(**values))
 
     async def invoke(
-        self, function: str, payload: object = None, wait_s: float = 0, **fields: object
+        self,
+        function: str,
+        payload: object = None,
+        wait_s: float = 0,
+        wait_for_ready: bool = False,
+        **fields: object,
     ) -> Invocation:
-        """Invoke a function."""
+        """Invoke a function; with `wait_for_ready`, once the service is there."""
         request = InvokeRequest(function_id=function, payload=to_value(payload), **fields)
         request.wait.FromMilliseconds(int(wait_s * 1000))
-        return await self.invocations.Invoke(request, timeout=wait_s + 30)
+        return await self.invocations.Invoke(
+            request, timeout=wait_s + 30, wait_for_ready=wait_for_ready
+        )
 
     async def get(self, invocation_id: str, wait_s: float = 0) -> Invocation:
         """A record, now or when it has ended."""
@@ -173,14 +180,22 @@ class Mesh:
         names = [key async for key in self.redis.scan_iter(match=f"{QUEUE}*")]
         return not names
 
+    def command(self, part: str) -> list[str]:
+        """How a part is run."""
+        return [sys.executable, "-m", f"services.{part}"]
+
+    def environment(self, _name: str) -> dict[str, str]:
+        """What a part's process needs beside its settings."""
+        return {"PATH": os.environ["PATH"]}
+
     def _spawn(self, name: str, settings: dict[str, object]) -> None:
         part = name.partition("-")[0]
         values = {**self._needed(name, part), **settings, "log_format": "text"}
         environment = {f"FAAS_{part.upper()}_{key.upper()}": str(v) for key, v in values.items()}
         with (self.directory / f"{name}.log").open("ab") as output:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", f"services.{part}"],
-                env={"PATH": os.environ["PATH"], **environment},
+                self.command(part),
+                env={**self.environment(name), **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

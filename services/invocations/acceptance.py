@@ -1,6 +1,7 @@
 """Accepting an invocation: resolve, commit, then offer; never the other way round."""
 
 import hashlib
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -8,6 +9,7 @@ from uuid import UUID
 import structlog
 from redis.exceptions import RedisError
 
+from faas.json_values import is_json, loads
 from faas.v1.function_registry_service_pb2 import ResolveFunctionResponse
 from faas.v1.invocation_service_pb2 import InvokeRequest
 from services import ids
@@ -202,6 +204,9 @@ def _not_before(request: InvokeRequest) -> datetime | None:
 
 def _digest(request: InvokeRequest, payload: bytes, payload_type: str) -> bytes:
     """Of what was asked for, so that another request under the same id is told apart."""
+    if is_json(payload_type):
+        # A message's maps come in no order that another process would give them.
+        payload = json.dumps(loads(payload), sort_keys=True).encode()
     digest = hashlib.sha256(payload)
     digest.update(f"|{payload_type}|{request.function_version}".encode())
     return digest.digest()

@@ -112,7 +112,7 @@ class Leases:
         query = """UPDATE workers SET lost_at = clock_timestamp()
           WHERE boot_id = %(boot)s AND lost_at IS NULL"""
         await self._database.execute(query, {"boot": boot})
-        await self.lose(boot, await self._records.held_by(boot), LOST)
+        await self.lose(boot, list(await self._records.held_by(boot)), LOST)
 
     async def _take(
         self, boot: UUID, invocation_ids: list[UUID], code: str, reason: str, attempt: int | None
@@ -141,4 +141,4 @@ class Leases:
         if await self._database.execute(query, {"boot": boot, "beat": beat}):
             held = await self._records.held_by(boot)
             log.warning("a worker was lost", boot_id=str(boot), executions=len(held))
-            await self.lose(boot, held, LOST)
+            await self.lose(boot, list(held), LOST)

@@ -226,10 +226,12 @@ class Records:
         """
         return await self._verdicts.submit(Told(invocation_id, attempt, boot, ending))
 
-    async def held_by(self, boot: UUID) -> list[UUID]:
-        """What is running on `boot`, as far as the records say."""
-        query = "SELECT id FROM invocations WHERE status = 'running' AND worker_boot = %(boot)s"
-        return [row["id"] for row in await self._database.fetch(query, {"boot": boot})]
+    async def held_by(self, boot: UUID) -> dict[UUID, int]:
+        """What is running on `boot`, as far as the records say, and which attempt of it."""
+        query = """SELECT id, attempt FROM invocations
+          WHERE status = 'running' AND worker_boot = %(boot)s"""
+        rows = await self._database.fetch(query, {"boot": boot})
+        return {row["id"]: row["attempt"] for row in rows}
 
     async def overdue(self, overtime_s: float) -> list[tuple[UUID, UUID, int]]:
         """Id, boot and attempt of what is still running so long after its timeout."""

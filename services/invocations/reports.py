@@ -120,14 +120,18 @@ class Session:
                     else:
                         group.create_task(self._deal_with(report))
 
-    async def beat(self, worker: Worker, held: Iterable[Report.Held]) -> None:
-        """Note that the boot lives and what it has; tell it what is no longer its own."""
+    async def beat(self, worker: Worker, held: Iterable[Report.Held] | None) -> None:
+        """Note that the boot lives and what it has; tell it what is no longer its own.
+
+        `held` None: it has not said yet what it has.
+        """
         ack = Directive.HeartbeatAck()
         drain = await self._desk.workers.beat(self.worker, self.boot, worker)
         if drain is None:
             ack.boot_lost = True
         else:
-            await self._compare(list(held), ack)
+            if held is not None:
+                await self._compare(list(held), ack)
             if drain != (worker.state != Worker.READY):
                 self.tell(
                     Directive(drain=Directive.Drain())
@@ -137,13 +141,15 @@ class Session:
         self.tell(Directive(heartbeat_ack=ack))
 
     async def _compare(self, held: list[Report.Held], ack: Directive.HeartbeatAck) -> None:
-        recorded = set(await self._desk.records.held_by(self.boot))
-        claimed = {ids.parse(ids.INVOCATION, item.invocation_id): item for item in held}
+        recorded = await self._desk.records.held_by(self.boot)
+        claimed = [(ids.parse(ids.INVOCATION, item.invocation_id), item) for item in held]
         # What has no attempt yet waits for its grant, which may be on the way.
         ack.not_yours.extend(
-            item for key, item in claimed.items() if item.attempt and key not in recorded
+            item
+            for key, item in claimed
+            if item.attempt and (key is None or recorded.get(key) != item.attempt)
         )
-        missing = recorded - claimed.keys()
+        missing = recorded.keys() - {key for key, _ in claimed if key is not None}
         if gone := missing & self._missing:
             reason = "Its worker does not know of it any more, and no start is left."
             await self._desk.leases.lose(self.boot, list(gone), reason)

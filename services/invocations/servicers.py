@@ -240,7 +240,7 @@ class ExecutionServicer:
             raise InvalidField.of("reports[0]", "must be hello")
         hello = first.reports[0].hello
         session = Session(self._desk, hello)
-        await session.beat(hello.worker, ())
+        await session.beat(hello.worker, None)
         self._desk.sessions[session.worker] = session
         listening = asyncio.create_task(
             session.listen(_with_first(first, requests)), name=f"reports of {hello.worker.id}"

@@ -1,6 +1,7 @@
 """The worker itself: slots, what runs in them, and when it takes more."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -108,8 +109,10 @@ class Agent:
         """Take nothing new and wait until nothing runs, or so long."""
         self._closing = True
         self._changed.set()
-        if self._running:
-            await asyncio.wait(list(self._running.values()), timeout=timeout_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._running:
+                    await asyncio.wait(list(self._running.values()))
 
     async def give_back(self) -> None:
         """Kill what still runs and give it back, for others to start again."""
@@ -236,6 +239,7 @@ class Agent:
         self._running.pop(execution, None)
         self._loners.discard(execution)
         self._changed.set()
+        self._intake.let_go(execution.offer)
         if not task.cancelled() and (error := task.exception()) is not None:
             # A mistake of ours. The row stays running and the message in the list; the
             # heartbeats, which name it no more, give it to somebody else.

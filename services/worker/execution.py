@@ -93,7 +93,8 @@ class Execution:
         A verdict that is on its way is let through: the record knows what to do with it.
         Whether there was anything to kill.
         """
-        if self._task is None or self._state == State.REPORTING:
+        if self._task is None or self._state == State.REPORTING or self._dropped:
+            # Once: to be cancelled again would break off the cleaning up.
             return False
         self._dropped = True
         self._task.cancel()

@@ -117,11 +117,18 @@ class Intake:
                 self._looked = float("-inf")
                 await asyncio.sleep(TROUBLE_S)
 
+    def let_go(self, offer: Offer) -> None:
+        """Its execution came to nothing: the next look at the list takes it for new."""
+        self._held.discard(offer.message)
+
     async def acknowledge(self, offer: Offer, dead: str | None = None) -> None:
         """Take the message out of the list; tried until Redis has done it.
 
         `dead`: why it goes among the dead ones, if it belongs to no record.
         """
+        # First: should it be offered again this moment, it is a new offer, to be refused;
+        # taken for the one that is going, it would stay in the list.
+        self._held.discard(offer.message)
         while True:
             try:
                 if dead is None:
@@ -132,7 +139,6 @@ class Intake:
             except (RedisError, OSError) as error:
                 log.warning("acknowledging has to wait", error=str(error))
                 await asyncio.sleep(TROUBLE_S)
-        self._held.discard(offer.message)
 
     async def _put_back(self, message: bytes | str) -> None:
         """To where it came from: the next that is taken."""

@@ -103,7 +103,7 @@ class Spool:
         for file in sorted(self._directory.glob(f"*{_SUFFIX}")):
             found.setdefault(file.name.partition("_")[0], []).append(file)
         legacies = [
-            Legacy(boot, [report for file in files for report in _read(file)], files)
+            Legacy(boot, [report for file in files for report in verdicts_in(file)], files)
             for boot, files in found.items()
         ]
         self._active = self._new_segment()
@@ -214,7 +214,7 @@ class Spool:
         return _Segment(path, descriptor, self._segment_bytes)
 
 
-def _read(file: Path) -> Iterator[Report.Finished]:
+def verdicts_in(file: Path) -> Iterator[Report.Finished]:
     """The verdicts in a file, as far as it is whole and of one round."""
     data = file.read_bytes()
     position, last = 0, None

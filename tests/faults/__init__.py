@@ -1,0 +1,1 @@
+"""The fault matrix: faults really injected into a real stack, under load."""

@@ -1,0 +1,150 @@
+"""`make faults`: every row for several rounds, a line for each, and docs/reliability.md."""
+
+import argparse
+import asyncio
+import platform
+import random
+import sys
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tests.faults.matrix import FAULTS, Fault
+from tests.faults.rounds import LONG, SHORT, Pace, Round, play
+from tests.faults.stack import QUICK, Stack
+
+REPORT = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
+
+
+@dataclass
+class Row:
+    """What became of one fault."""
+
+    fault: Fault
+    rounds: list[Round] = field(default_factory=list)
+    broken: str = ""
+    """Which invariant did not hold; empty: all did."""
+
+    def cells(self) -> list[str]:
+        """As a line of the table."""
+        worst = max((round_.recovery_s for round_ in self.rounds), default=0.0)
+        return [
+            self.fault.name,
+            str(len(self.rounds)),
+            str(sum(round_.kept.invocations for round_ in self.rounds)),
+            self.broken or "hold",
+            f"{worst:.1f} (≤ {self.fault.bound_s:g})",
+            str(sum(round_.kept.reruns for round_ in self.rounds)),
+            str(sum(len(round_.kept.unexpected) for round_ in self.rounds)),
+        ]
+
+
+HEAD = [
+    "fault",
+    "rounds",
+    "invocations",
+    "L T A E C",
+    "recovery, worst (s)",
+    "re-runs",
+    "not completed",
+]
+
+
+async def play_all(faults: list[Fault], rounds: int, seed: int, pace: Pace, quick: bool) -> bool:
+    """Play and print; whether everything held."""
+    rows = []
+    stack = None
+    for fault in faults:
+        row = Row(fault)
+        rows.append(row)
+        for number in range(rounds):
+            if stack is None:
+                stack = Stack.make(QUICK if quick else {"worker": {"concurrency": 8}})
+                await stack.up()
+            try:
+                await stack.heal()
+                row.rounds.append(await play(stack, fault, seed + number, pace))
+                if row.rounds[-1].recovery_s > fault.bound_s:
+                    row.broken = row.broken or "R broken"
+            except (AssertionError, TimeoutError) as error:
+                lines = str(error).splitlines() or [type(error).__name__]
+                row.broken = f"broken (seed {seed + number}): {lines[0][:160]}"
+                await stack.down()
+                stack = None
+                break
+        print(" | ".join(row.cells()), flush=True)
+    if stack is not None:
+        await stack.down()
+    return all(not row.broken for row in rows) and write(rows, rounds, seed, quick)
+
+
+def write(rows: list[Row], rounds: int, seed: int, quick: bool) -> bool:
+    """Write the report, of a whole matrix that held."""
+    if len(rows) < len(FAULTS):
+        return True
+    lines = [f"| {' | '.join(cells)} |" for cells in (HEAD, ["---"] * len(HEAD))]
+    lines += [f"| {' | '.join(row.cells())} |" for row in rows]
+    leases = "6 s" if quick else "30 s"
+    REPORT.write_text(
+        TEXT.format(
+            date=datetime.now(UTC).date(),
+            seed=seed,
+            rounds=rounds,
+            leases=leases,
+            system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+            table="\n".join(lines),
+        )
+    )
+    return True
+
+
+TEXT = """# Reliability: the fault matrix
+
+Written by `make faults`: {date}, seed {seed}, {rounds} rounds a row, leases of {leases}, on
+{system}. Each row is load from several clients on a stack of real processes (two
+services, two workers, PostgreSQL, Valkey), into which one fault is injected. A ledger
+that the clients flush to disk, what the functions themselves write down at each
+start, and PostgreSQL are then compared:
+
+- **L**: every id that a client was given ended.
+- **T**: an end, once seen, never changed, and the guard's log is empty.
+- **A**: starts that functions saw ≤ attempts recorded ≤ attempts allowed; none was
+  seen twice.
+- **E**: every accepted id is a record, and no record is there that nobody asked for.
+- **C**: no process, directory, lease, verdict in a spool or entry in a list is left.
+- **R**: from the end of the fault until all that was accepted had ended, within the
+  bound in parentheses.
+
+*Re-runs* are starts beyond the first: a worker was lost with them. *Not completed* are
+ends other than COMPLETED, which a second loss is.
+
+{table}
+
+`make faults FAULTS_ARGS="--rounds 5 --seed 7 --only Redis"` plays some of it.
+"""
+
+
+def main() -> int:
+    """Read the arguments, play."""
+    parser = argparse.ArgumentParser(prog="make faults", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=random.randrange(1000))
+    parser.add_argument("--only", default="", help="rows whose name contains this")
+    parser.add_argument("--long", action="store_true", help="as long as outages really are")
+    parser.add_argument("--real-leases", action="store_true", help="the deployment's own settings")
+    arguments = parser.parse_args()
+    faults = [fault for fault in FAULTS if arguments.only in fault.name]
+    held = asyncio.run(
+        play_all(
+            faults,
+            arguments.rounds,
+            arguments.seed,
+            LONG if arguments.long else SHORT,
+            not arguments.real_leases,
+        )
+    )
+    return 0 if held else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

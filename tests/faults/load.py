@@ -1,0 +1,115 @@
+"""Clients that call through a fault, and write down what they are told."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from faas.v1.invocation_pb2 import Invocation
+from tests.faults.ledger import Ledger
+from tests.faults.stack import Stack
+
+ENDED = (
+    Invocation.COMPLETED,
+    Invocation.FAILED,
+    Invocation.TIMED_OUT,
+    Invocation.DEAD_LETTERED,
+    Invocation.CANCELLED,
+)
+# How long one call waits for an end, at the most.
+WAIT_S = 5.0
+# A call that fails is made again after so long; more than once only counts as a failure.
+AGAIN_S = 1.0
+
+
+class Load:
+    """Some clients, each with one call at a time, until they are stopped."""
+
+    def __init__(self, stack: Stack, ledger: Ledger, rng: random.Random, *, clients: int) -> None:
+        self._stack = stack
+        self._ledger = ledger
+        self._rng = rng
+        self._clients = clients
+        self._stopping = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self.starts = ledger.path.with_suffix(".starts")
+        self.starts.touch()
+        # Functions run as the worker's user, which may be another.
+        self.starts.chmod(0o666)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Call, until `end`, or until the block ends in an error."""
+        async with asyncio.TaskGroup() as group:
+            self._tasks = [
+                group.create_task(self._client(number), name=f"client {number}")
+                for number in range(self._clients)
+            ]
+            yield
+
+    async def reach(self, accepted: int, timeout_s: float = 120) -> None:
+        """Wait until so many calls more were accepted."""
+        goal = len(self._ledger.accepted) + accepted
+        async with asyncio.timeout(timeout_s):
+            while len(self._ledger.accepted) < goal:
+                await asyncio.sleep(0.02)
+
+    async def end(self) -> None:
+        """Let every call under way be answered, and stop."""
+        self._stopping = True
+        await asyncio.wait(self._tasks)
+
+    async def call(self, request_id: str, *, sleep: float = 0.0, wait_s: float = 0.0) -> None:
+        """Make one call; until it is accepted, for as long as that takes."""
+        payload = {
+            "n": self._rng.randrange(1 << 30),
+            "sleep": sleep,
+            "starts": str(self.starts),
+        }
+        self._ledger.ask(request_id, payload["n"])
+        tries = 0
+        while True:
+            try:
+                record = await self._stack.invoke(
+                    "step",
+                    payload,
+                    request_id=request_id,
+                    wait_s=wait_s,
+                    # Made again, it waits for a service that is just starting.
+                    wait_for_ready=tries > 0,
+                )
+                break
+            except grpc.aio.AioRpcError as error:
+                tries += 1
+                if tries > 1:
+                    self._ledger.fail(request_id, f"{error.code().name} {error.details()}")
+                await asyncio.sleep(AGAIN_S)
+        self._ledger.accept(request_id, record.id)
+        self.note(record)
+
+    def note(self, record: Invocation) -> None:
+        """Write down that it has ended, if it has."""
+        if record.status in ENDED:
+            self._ledger.see(record.id, record.status, value_of(record))
+
+    async def _client(self, number: int) -> None:
+        count = 0
+        while not self._stopping:
+            count += 1
+            waits = self._rng.random() < 0.5
+            await self.call(
+                f"{self._ledger.path.stem}-{number}-{count}",
+                sleep=self._rng.choice((0.0, 0.0, 0.05, 0.3)),
+                wait_s=WAIT_S if waits else 0.0,
+            )
+            if not waits:
+                await asyncio.sleep(self._rng.uniform(0.05, 0.3))
+
+
+def value_of(record: Invocation) -> Any:
+    """Its result, as the function answered it; None without one."""
+    return record.result.number_value if record.HasField("result") else None

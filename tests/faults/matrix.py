@@ -1,0 +1,387 @@
+"""The faults, one function each: it does the damage, and ends it."""
+
+import asyncio
+import json
+import random
+import shutil
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from services.ids import new_uuid
+from tests.faults.load import Load
+from tests.faults.stack import SERVICES, WORKERS, Stack
+from tests.mesh import QUEUE, eventually
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where a fault happens."""
+
+    stack: Stack
+    load: Load
+    rng: random.Random
+    long_s: float
+    """How long something is away that is away for long."""
+    once: set[str] = field(default_factory=set)
+    """Invocations that must have been started once, whatever happened to others."""
+
+    async def moment(self, most_s: float = 0.5) -> None:
+        """Any moment."""
+        await asyncio.sleep(self.rng.uniform(0, most_s))
+
+    def any_worker(self) -> str:
+        """One of the workers."""
+        return self.rng.choice(WORKERS)
+
+
+Inject = Callable[[Scene], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One row of the matrix."""
+
+    name: str
+    inject: Inject
+    bound_s: float
+    """From the end of the fault until all that was accepted has ended."""
+    reruns: bool = True
+    """Whether a function may be started more than once for it."""
+    hurts_clients: bool = True
+    """Whether a call may fail even when it is made again once."""
+
+
+FAULTS: list[Fault] = []
+
+
+def fault(
+    name: str, *, bound_s: float = 40, reruns: bool = True, hurts_clients: bool = True
+) -> Callable[[Inject], Inject]:
+    """Make a row of it."""
+
+    def add(inject: Inject) -> Inject:
+        FAULTS.append(Fault(name, inject, bound_s, reruns, hurts_clients))
+        return inject
+
+    return add
+
+
+# Services
+
+
+@fault("InvocationService killed at random moments", bound_s=5 + 40, reruns=False)
+async def _(scene: Scene) -> None:
+    for _ in range(2):
+        await scene.moment()
+        await scene.stack.kill("invocations")
+        await scene.stack.start("invocations")
+        await scene.load.reach(2)
+
+
+@fault("InvocationService dies after COMMIT, before LPUSH", bound_s=10, reruns=False)
+async def _(scene: Scene) -> None:
+    scene.stack.arm("invocations", "committed, not offered")
+    await scene.stack.died("invocations")
+    await scene.stack.start("invocations")
+
+
+@fault("InvocationService dies after LPUSH, before the reply", bound_s=10, reruns=False)
+async def _(scene: Scene) -> None:
+    scene.stack.arm("invocations", "offered, not answered")
+    await scene.stack.died("invocations")
+    await scene.stack.start("invocations")
+
+
+@fault("FunctionService killed", bound_s=10, reruns=False)
+async def _(scene: Scene) -> None:
+    await scene.moment()
+    await scene.stack.kill("functions")
+    await scene.moment(2)
+    await scene.stack.start("functions")
+
+
+@fault("all services killed at once", bound_s=60, reruns=False)
+async def _(scene: Scene) -> None:
+    await scene.moment()
+    for name in SERVICES:
+        await scene.stack.kill(name)
+    await scene.stack.start(*SERVICES)
+
+
+@fault("SIGTERM of everything, one after the other", reruns=False, hurts_clients=False)
+async def _(scene: Scene) -> None:
+    for name in (*WORKERS, *SERVICES):
+        await scene.moment()
+        scene.stack.signal(name, signal.SIGTERM)
+        await scene.stack.died(name)
+        await scene.stack.start(name)
+
+
+# Workers
+
+
+@fault("worker killed mid-run")
+async def _(scene: Scene) -> None:
+    for _ in range(2):
+        await scene.moment(1)
+        name = scene.any_worker()
+        await scene.stack.kill(name)
+        await scene.stack.start(name)
+
+
+async def _worker_dies(scene: Scene, point: str) -> str:
+    """Let a worker die there, and start again; the invocation that it was about."""
+    name = scene.any_worker()
+    scene.stack.arm(name, point)
+    await scene.stack.died(name)
+    await scene.stack.start(name)
+    return scene.stack.died_at(name)
+
+
+@fault("worker dies between pop and grant")
+async def _(scene: Scene) -> None:
+    scene.once.add(await _worker_dies(scene, "popped, not granted"))
+
+
+@fault("worker dies between grant and start")
+async def _(scene: Scene) -> None:
+    await _worker_dies(scene, "granted, not started")
+
+
+@fault("worker dies after the result, before the report")
+async def _(scene: Scene) -> None:
+    scene.once.add(await _worker_dies(scene, "ended, not reported"))
+
+
+@fault("worker dies after the report, before LREM")
+async def _(scene: Scene) -> None:
+    await _worker_dies(scene, "reported, not acknowledged")
+
+
+@fault("answer to a verdict lost, ten times", reruns=False)
+async def _(scene: Scene) -> None:
+    name = scene.any_worker()
+    scene.stack.arm(name, "deaf")
+
+    async def heard_at_last() -> bool:
+        return not scene.stack.is_armed(name)
+
+    await eventually("ten answers were lost", heard_at_last, 120)
+
+
+@fault("worker stopped for longer than its lease, then goes on")
+async def _(scene: Scene) -> None:
+    name = scene.any_worker()
+    await scene.moment()
+    scene.stack.signal(name, signal.SIGSTOP)
+    lease_s = float(scene.stack.settings["invocations"].get("lease_s", 30))
+    await asyncio.sleep(max(scene.long_s, lease_s + 4))
+    scene.stack.signal(name, signal.SIGCONT)
+    # Its boot is dead: it ends itself, to come back under another.
+    await scene.stack.died(name)
+    await scene.stack.start(name)
+
+
+@fault("all workers dead", bound_s=60)
+async def _(scene: Scene) -> None:
+    await scene.moment()
+    for name in WORKERS:
+        await scene.stack.kill(name)
+    await asyncio.sleep(scene.long_s)
+    await scene.stack.start(*WORKERS)
+
+
+@fault("no room in a worker's spool", reruns=False)
+async def _(scene: Scene) -> None:
+    name = scene.any_worker()
+    scene.stack.signal(name, signal.SIGTERM)
+    await scene.stack.died(name)
+    scene.stack.arm(name, "disk full")
+    scene.stack._spawn(name, {})
+    # It takes no work that it has no room for: it does not even begin.
+    await scene.stack.died(name)
+    assert "No space left" in scene.stack.log(name)
+    (scene.stack.directory / f"{name}.rig").unlink()
+    await scene.stack.start(name)
+
+
+# Redis
+
+
+@fault("Redis connection reset inside BLMOVE, its reply lost", reruns=False)
+async def _(scene: Scene) -> None:
+    wire = scene.stack.wires["redis"]
+    wire.lose_reply(b"inv-")
+    assert await asyncio.to_thread(wire.lost.wait, 60)
+
+
+@fault("Redis killed", bound_s=10, reruns=False)
+async def _(scene: Scene) -> None:
+    await scene.moment()
+    await scene.stack.stop_store("valkey", signal.SIGKILL)
+    await scene.stack.start_store("valkey")
+
+
+@fault("FLUSHALL", bound_s=10, reruns=False)
+async def _(scene: Scene) -> None:
+    for _ in range(3):
+        await scene.moment()
+        await scene.stack.redis.flushall()
+
+
+@fault("Redis down for long", bound_s=10, reruns=False)
+async def _(scene: Scene) -> None:
+    await scene.moment()
+    await scene.stack.stop_store("valkey", signal.SIGTERM)
+    await asyncio.sleep(scene.long_s)
+    await scene.stack.start_store("valkey")
+
+
+@fault("Redis restarted empty", bound_s=10, reruns=False)
+async def _(scene: Scene) -> None:
+    await scene.stack.stop_store("valkey", signal.SIGKILL)
+    for file in scene.stack.valkey.directory.iterdir():
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
+    await scene.stack.start_store("valkey")
+
+
+@fault("Redis restored from an older snapshot", bound_s=10, reruns=False)
+async def _(scene: Scene) -> None:
+    directory = scene.stack.valkey.directory
+    snapshot = directory.with_name("snapshot")
+    # With offers in it, which will have been dealt with when it is restored.
+    for name in WORKERS:
+        scene.stack.signal(name, signal.SIGSTOP)
+    await scene.load.reach(6)
+    await asyncio.to_thread(shutil.copytree, directory, snapshot)
+    for name in WORKERS:
+        scene.stack.signal(name, signal.SIGCONT)
+    await scene.load.reach(10)
+    await scene.stack.stop_store("valkey", signal.SIGKILL)
+    await asyncio.to_thread(shutil.rmtree, directory)
+    await asyncio.to_thread(snapshot.rename, directory)
+    await scene.stack.start_store("valkey")
+
+
+@fault("garbage, forged and doubled messages", reruns=False)
+async def _(scene: Scene) -> None:
+    redis, stack = scene.stack.redis, scene.stack
+    before = await redis.llen(f"{QUEUE}:dead")
+    forged = {
+        "invocation_id": f"inv-{new_uuid()}",
+        "function_id": f"func-{new_uuid()}",
+        "function_version": 1,
+    }
+    with stack.connect() as connection:
+        rows = connection.execute(
+            "SELECT id, function_id, function_version FROM invocations ORDER BY id DESC LIMIT 20"
+        ).fetchall()
+    doubled = [
+        json.dumps(
+            {
+                "invocation_id": f"inv-{key}",
+                "function_id": f"func-{function}",
+                "function_version": version,
+            }
+        )
+        for key, function, version in rows
+    ]
+    garbage = [
+        scene.rng.randbytes(64),
+        b"x" * (1 << 20),
+        b"[" * 100_000,
+        b"null",
+        b'{"invocation_id": 1}',
+        json.dumps({**forged, "invocation_id": "inv-../../etc/passwd"}).encode(),
+    ]
+    await redis.lpush(QUEUE, *garbage, *doubled, *doubled, json.dumps(forged))
+
+    async def buried() -> bool:
+        # The forged one is declined, since its function is nobody's, or found to be unknown.
+        return await redis.llen(f"{QUEUE}:dead") >= before + len(garbage)
+
+    await eventually("what is no message is among the dead ones", buried, 60)
+
+
+# PostgreSQL
+
+
+@fault("PostgreSQL's backends killed", bound_s=10, reruns=False)
+async def _(scene: Scene) -> None:
+    for _ in range(3):
+        await scene.moment()
+        with scene.stack.connect() as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+
+
+@fault("PostgreSQL restarted at once", bound_s=15, reruns=False)
+async def _(scene: Scene) -> None:
+    await scene.moment()
+    await scene.stack.stop_store("postgres", signal.SIGQUIT)
+    await scene.stack.start_store("postgres")
+
+
+@fault("PostgreSQL down for long", bound_s=15, reruns=False)
+async def _(scene: Scene) -> None:
+    await scene.moment()
+    await scene.stack.stop_store("postgres", signal.SIGINT)
+    await asyncio.sleep(scene.long_s)
+    await scene.stack.start_store("postgres")
+
+
+@fault("the table of records locked", bound_s=15, reruns=False)
+async def _(scene: Scene) -> None:
+    with scene.stack.connect() as connection, connection.transaction():
+        connection.execute("LOCK TABLE invocations IN ACCESS EXCLUSIVE MODE")
+        await asyncio.sleep(scene.long_s / 2)
+
+
+# The network between workers and service
+
+
+@fault("network cut between workers and service")
+async def _(scene: Scene) -> None:
+    await scene.moment()
+    scene.stack.wires["service"].cut()
+    await asyncio.sleep(scene.long_s)
+    scene.stack.wires["service"].mend()
+
+
+@fault("network cut towards the service only")
+async def _(scene: Scene) -> None:
+    await scene.moment()
+    scene.stack.wires["service"].cut(back=False)
+    await asyncio.sleep(scene.long_s)
+    scene.stack.wires["service"].mend()
+
+
+@fault("network cut towards the workers only")
+async def _(scene: Scene) -> None:
+    await scene.moment()
+    scene.stack.wires["service"].cut(there=False)
+    await asyncio.sleep(scene.long_s)
+    scene.stack.wires["service"].mend()
+
+
+# Replicas
+
+
+@fault("three replicas feed and recover at once, one stopped in the middle", reruns=False)
+async def _(scene: Scene) -> None:
+    more = ("invocations-2", "invocations-3")
+    await scene.stack.start(*more)
+    for _ in range(2):
+        await scene.stack.redis.flushall()
+        await scene.load.reach(4)
+    scene.stack.signal("invocations-3", signal.SIGSTOP)
+    await scene.stack.redis.flushall()
+    await scene.load.reach(6)
+    scene.stack.signal("invocations-3", signal.SIGCONT)
+    await scene.load.reach(4)
+    for name in more:
+        scene.stack.signal(name, signal.SIGTERM)
+        await scene.stack.died(name)
