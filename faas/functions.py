@@ -8,10 +8,9 @@ from typing import IO, TYPE_CHECKING, Any, Unpack
 from uuid import uuid4
 
 from google.api.httpbody_pb2 import HttpBody
-from grpc import StatusCode
 
 from faas.blocking import Face, blocking, iterating
-from faas.errors import FaasError, FunctionExists, FunctionNotFound, InvalidPayload, UnusableSource
+from faas.errors import FaasError, FunctionExists, FunctionNotFound, UnusableSource
 from faas.invocations import (
     ANSWER_S,
     WAIT_S,
@@ -21,8 +20,8 @@ from faas.invocations import (
     result_of,
     status_of,
 )
-from faas.json_values import NotJson, to_value
 from faas.paging import pages
+from faas.payloads import value_of
 from faas.settings import Settings, fill
 from faas.sources import Code, Source, prepared
 from faas.transport import Transport
@@ -327,7 +326,7 @@ class AsyncFunction(FunctionView):
     ) -> AsyncInvocation:
         request = InvokeRequest(
             function_id=self._function_id,
-            payload=_value(payload),
+            payload=value_of(payload),
             function_version=version,
             # What makes it safe to be sent twice.
             request_id=request_id or str(uuid4()),
@@ -417,24 +416,6 @@ class Function(FunctionView, Face[AsyncFunction]):
     versions = iterating(AsyncFunction.versions)
     version = blocking(AsyncFunction.version)
     download = iterating(AsyncFunction.download)
-
-
-def _value(payload: Any) -> Any:
-    try:
-        return to_value(_plain(payload))
-    except NotJson as error:
-        raise InvalidPayload(
-            f"payload: {error}.", code=StatusCode.INVALID_ARGUMENT, reason="INVALID_PAYLOAD"
-        ) from None
-
-
-def _plain(payload: Any) -> Any:
-    """Tuples as the lists that JSON makes of them."""
-    if isinstance(payload, dict):
-        return {key: _plain(value) for key, value in payload.items()}
-    if isinstance(payload, list | tuple):
-        return [_plain(value) for value in payload]
-    return payload
 
 
 def _chunks(file: IO[bytes]) -> Iterator[UploadCodeRequest]:

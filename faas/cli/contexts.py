@@ -7,11 +7,15 @@ import typer
 
 from faas import contexts
 from faas.address import Address
+from faas.cli.completion import context_names
 from faas.cli.failures import Group, say
 from faas.cli.output import Format, Output, table, write_json
 from faas.contexts import Server
 
-NAME = Annotated[str, typer.Argument(metavar="NAME", help="A context's name.")]
+NAME = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="A context's name.", autocompletion=context_names),
+]
 
 app = typer.Typer(
     name="context", help="Name servers, and choose one.", cls=Group, no_args_is_help=True

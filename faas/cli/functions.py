@@ -7,12 +7,16 @@ from typing import Annotated
 
 import typer
 
+from faas.cli.completion import function_names
 from faas.cli.failures import ExitCode, Failed, say
 from faas.cli.output import Format, Noun, Output, seconds, show, show_all, size
 from faas.cli.session import connected
 from faas.v1.function_pb2 import Function, FunctionVersion
 
-NAME = Annotated[str, typer.Argument(metavar="NAME", help="Name or id of a function.")]
+NAME = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="Name or id of a function.", autocompletion=function_names),
+]
 Limit = Annotated[int, typer.Option(min=0, help="At most so many; 0: all.")]
 
 FUNCTION = Noun[Function](

@@ -23,8 +23,14 @@ class Session:
 @contextmanager
 def connected(ctx: typer.Context) -> Iterator["Client"]:
     """A client of the server that was named; it connects with the first call."""
+    with connected_as(ctx.ensure_object(Session)) as client:
+        yield client
+
+
+@contextmanager
+def connected_as(session: Session) -> Iterator["Client"]:
+    """A client of the server that a session says."""
     from faas.client import Client
 
-    session = ctx.ensure_object(Session)
     with Client(session.server, context=session.context, timeout_s=session.timeout_s) as client:
         yield client

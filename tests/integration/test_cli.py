@@ -501,10 +501,43 @@ def test_a_huge_file_is_refused_with_the_limit(command: Command, tmp_path, name)
     (folder / "main.py").write_text(HELLO)
     with (folder / "huge").open("wb") as file:
         file.truncate(600 << 20)
+    (aside := tmp_path / "aside").mkdir()
+    command.environment["TMPDIR"] = str(aside)
     found = command("deploy", str(folder))
     assert found.code == 4
     assert "bytes" in found.err
-    assert not list(Path("/tmp").glob("faas-*.zip"))
+    assert list(aside.iterdir()) == []
+
+
+def test_ctrl_c_while_deploying_leaves_nothing_behind(
+    command: Command, client, tmp_path: Path, name
+):
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "main.py").write_text(HELLO)
+    (folder / "requirements.txt").write_text("anything\n")
+    (aside := tmp_path / "aside").mkdir()
+    # An installer that takes for ever.
+    (tools := tmp_path / "tools").mkdir()
+    (tools / "uv").write_text("#!/bin/sh\necho $$ > ../pid\nexec sleep 1000\n")
+    (tools / "uv").chmod(0o755)
+    command.environment |= {
+        "TMPDIR": str(aside),
+        "PATH": f"{tools}{os.pathsep}{command.environment['PATH']}",
+    }
+    process = command.popen("deploy", str(folder))
+    wait_until(lambda: any(aside.glob("*/pid")), "the installer runs")
+    pid = next(aside.glob("*/pid"))
+    wait_until(lambda: bool(pid.read_text()), "it has said who it is")
+    installer = int(pid.read_text())
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert list(aside.iterdir()) == []
+    wait_until(lambda: not _runs(installer), "the installer is gone")
+    with pytest.raises(faas.FunctionNotFound):
+        client.function(name).refresh()
 
 
 def test_nobody_there(command: Command):
@@ -592,6 +625,26 @@ def test_completion_knows_the_commands(command: Command):
         "COMP_CWORD": "1",
     }
     assert command().out.split() == ["invoke", "invocations"]
+
+
+def test_completion_knows_the_names(command: Command, client, name):
+    client.deploy(HELLO, name=f"{name}-complete", runtime="python")
+
+    def offered(typed: str) -> list[str]:
+        words = typed.split(" ")
+        command.environment |= {
+            "_FAAS_COMPLETE": "complete_bash",
+            "COMP_WORDS": typed,
+            "COMP_CWORD": str(len(words) - 1),
+        }
+        said = command()
+        assert said.err == ""
+        return said.out.split()
+
+    assert f"{name}-complete" in offered(f"faas invoke {name}-c")
+    assert offered("faas invoke no-such-thing") == []
+    command.environment["FAAS_SERVER"] = f"http://127.0.0.1:{free_port()}"
+    assert offered(f"faas invoke {name}-c") == []
 
 
 class TestDoctor:
