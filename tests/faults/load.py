@@ -36,6 +36,8 @@ class Load:
         self._clients = clients
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
+        self.prefix = ledger.path.stem
+        """What its request ids begin with."""
         self.starts = ledger.path.with_suffix(".starts")
         self.starts.touch()
         # Functions run as the worker's user, which may be another.
@@ -91,6 +93,10 @@ class Load:
         self._ledger.accept(request_id, record.id)
         self.note(record)
 
+    def accepted(self, request_id: str) -> str:
+        """The invocation that a call was answered with."""
+        return self._ledger.accepted[request_id]
+
     def note(self, record: Invocation) -> None:
         """Write down that it has ended, if it has."""
         if record.status in ENDED:
@@ -102,7 +108,7 @@ class Load:
             count += 1
             waits = self._rng.random() < 0.5
             await self.call(
-                f"{self._ledger.path.stem}-{number}-{count}",
+                f"{self.prefix}-{number}-{count}",
                 sleep=self._rng.choice((0.0, 0.0, 0.05, 0.3)),
                 wait_s=WAIT_S if waits else 0.0,
             )

@@ -8,10 +8,23 @@ import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+import grpc
+import grpc.aio
+
+from faas.v1.invocation_pb2 import Invocation
+from faas.v1.invocation_service_pb2 import CancelInvocationRequest
 from services.ids import new_uuid
 from tests.faults.load import Load
 from tests.faults.stack import SERVICES, WORKERS, Stack
 from tests.mesh import QUEUE, eventually
+
+KILLER = """
+import os, signal, time
+
+def handler(payload, context):
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+"""
 
 
 @dataclass(frozen=True)
@@ -50,18 +63,26 @@ class Fault:
     """Whether a function may be started more than once for it."""
     hurts_clients: bool = True
     """Whether a call may fail even when it is made again once."""
+    completes: bool = False
+    """Whether all that was accepted must complete."""
 
 
 FAULTS: list[Fault] = []
 
 
 def fault(
-    name: str, *, bound_s: float = 40, reruns: bool = True, hurts_clients: bool = True
+    name: str,
+    *,
+    bound_s: float = 40,
+    reruns: bool = True,
+    hurts_clients: bool = True,
+    completes: bool | None = None,
 ) -> Callable[[Inject], Inject]:
-    """Make a row of it."""
+    """Make a row of it. What starts nothing twice completes everything, unless said."""
 
     def add(inject: Inject) -> Inject:
-        FAULTS.append(Fault(name, inject, bound_s, reruns, hurts_clients))
+        all_complete = not reruns if completes is None else completes
+        FAULTS.append(Fault(name, inject, bound_s, reruns, hurts_clients, all_complete))
         return inject
 
     return add
@@ -204,6 +225,43 @@ async def _(scene: Scene) -> None:
     assert "No space left" in scene.stack.log(name)
     (scene.stack.directory / f"{name}.rig").unlink()
     await scene.stack.start(name)
+
+
+@fault("function that kills its worker", completes=True)
+async def _(scene: Scene) -> None:
+    stack = scene.stack
+    name = f"killer-{scene.rng.randrange(1 << 40):x}"
+    await stack.create(name, KILLER)
+    guilty = await stack.invoke(name)
+
+    async def convicted() -> bool:
+        for worker in WORKERS:
+            if stack.processes[worker].poll() is not None:
+                await stack.died(worker)
+                await stack.start(worker)
+        return (await stack.get(guilty.id)).status == Invocation.DEAD_LETTERED
+
+    await eventually("it has taken two workers with it, and no more", convicted, 120)
+    record = await stack.get(guilty.id)
+    assert (record.attempt, record.error.code) == (2, Invocation.WORKER_LOST)
+
+
+@fault("cancelling races the verdict", reruns=False, completes=False)
+async def _(scene: Scene) -> None:
+    async def race(number: int) -> None:
+        request_id = f"{scene.load.prefix}-race-{number}"
+        await scene.load.call(request_id)
+        await scene.moment(0.3)
+        cancel = CancelInvocationRequest(invocation_id=scene.load.accepted(request_id))
+        try:
+            scene.load.note(await scene.stack.invocations.CancelInvocation(cancel))
+        except grpc.aio.AioRpcError as error:
+            if error.code() != grpc.StatusCode.FAILED_PRECONDITION:
+                raise  # the verdict was first: that is fine, all else is not
+
+    races = int(10 * scene.long_s)
+    for start in range(0, races, 10):
+        await asyncio.gather(*(race(start + number) for number in range(10)))
 
 
 # Redis

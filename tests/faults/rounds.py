@@ -62,6 +62,8 @@ async def play(stack: Stack, fault: Fault, seed: int, pace: Pace) -> Round:
         assert load.starts.read_text().count(invocation_id) == 1, invocation_id
     if not fault.reruns:
         assert kept.reruns == 0, f"started again: {kept}"
+    if fault.completes:
+        assert kept.unexpected == []
     if not fault.hurts_clients:
         assert ledger.failures == []
     return Round(kept, recovery_s, len(ledger.failures))
