@@ -195,7 +195,7 @@ async def test_cancelling_kills(bench: Bench, language: str) -> None:
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert not _running_in(spec.code_dir)
+    assert not running_in(spec.code_dir)
 
 
 PROGRAM_FAILURES = {
@@ -243,7 +243,7 @@ async def test_out_of_memory(
     assert ran.verdict.peak_memory_bytes == 128 * 1024 * 1024
 
 
-def _running_in(directory: Path) -> list[int]:
+def running_in(directory: Path) -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
