@@ -12,7 +12,7 @@ import functools
 import inspect
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from types import MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
@@ -30,11 +30,16 @@ class Portal:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._stop: Callable[[], object] = lambda: None
 
     def run(self, coroutine: Coroutine[Any, Any, R]) -> R:
         """What `coroutine` returns. An interrupt here cancels it there."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._running())
+        loop = self._running()
+        if self._thread is threading.current_thread():
+            coroutine.close()
+            raise RuntimeError("A callback of a client cannot wait for that client.")
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
         try:
             return future.result()
         except BaseException:
@@ -50,8 +55,10 @@ class Portal:
             if self._loop is not None:  # or it has all been closed already
                 self.run(_close(items))
 
-    def close(self) -> None:
-        """End the thread."""
+    def close(self, last: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
+        """End the thread, if it has begun, after what `last` does."""
+        if last is not None and self._loop is not None:
+            self.run(last())
         with self._lock:
             self._stop()
             self._loop = None
@@ -62,6 +69,7 @@ class Portal:
                 loop = self._loop = asyncio.new_event_loop()
                 thread = threading.Thread(target=_run, args=[loop], name="faas", daemon=True)
                 thread.start()
+                self._thread = thread
                 # Also when the client is forgotten, or the interpreter ends.
                 self._stop = weakref.finalize(self, _end, loop, thread)
             return self._loop
@@ -83,9 +91,11 @@ class _Bound(Generic[P, T]):
         self,
         method: Callable[..., Any],
         call: Callable[[Face[Any], Any], T],
+        first: Callable[[Any], Any] | None = None,
     ) -> None:
         self._method = method
         self._call = call
+        self._first = first
 
     @overload
     def __get__(self, face: None, owner: type) -> Callable[..., T]: ...
@@ -93,6 +103,8 @@ class _Bound(Generic[P, T]):
     def __get__(self, face: Face[Any], owner: type) -> Callable[P, T]: ...
     def __get__(self, face: Face[Any] | None, owner: type) -> Callable[..., T]:
         def call(face: Face[Any], *args: Any, **kwargs: Any) -> T:
+            if self._first is not None and args:
+                args = (self._first(args[0]), *args[1:])
             return self._call(face, self._method(face._core, *args, **kwargs))
 
         # So that help() and editors show the method's own parameters.
@@ -122,20 +134,34 @@ def blocking(method: Callable[..., Any], face: Any = None) -> Any:
 @overload
 def iterating(
     method: Callable[Concatenate[Any, P], AsyncIterator[R]],
+    *,
+    first: Callable[[Any], Any] | None = None,
 ) -> _Bound[P, Iterator[R]]: ...
 @overload
 def iterating(
     method: Callable[Concatenate[Any, P], AsyncIterator[R]],
     face: Callable[[Portal, R], T],
 ) -> _Bound[P, Iterator[T]]: ...
-def iterating(method: Callable[..., Any], face: Any = None) -> Any:
-    """A method that yields as a blocking one; each item gets a `face` of its own."""
+def iterating(
+    method: Callable[..., Any], face: Any = None, *, first: Callable[[Any], Any] | None = None
+) -> Any:
+    """A method that yields as a blocking one; each item gets a `face` of its own.
+
+    Its first argument goes through `first`.
+    """
 
     def call(owner: Face[Any], items: AsyncIterator[Any]) -> Any:
         found = owner._portal.iterate(items)
         return found if face is None else (face(owner._portal, item) for item in found)
 
-    return _Bound(method, call)
+    return _Bound(method, call, first)
+
+
+async def pulled(items: Iterable[R]) -> AsyncIterator[R]:
+    """The caller's items, taken in threads: to make one may need the loop, or take long."""
+    iterator, end = iter(items), object()
+    while (item := await asyncio.to_thread(next, iterator, end)) is not end:
+        yield item  # type: ignore[misc]
 
 
 async def _next(items: AsyncIterator[R]) -> tuple[R] | None:

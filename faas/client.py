@@ -303,8 +303,7 @@ class Client(Face[AsyncClient]):
 
     def close(self) -> None:
         """Close the connection."""
-        self._portal.run(self._core.close())
-        self._portal.close()
+        self._portal.close(self._core.close)
 
     @property
     def address(self) -> Address:

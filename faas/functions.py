@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from google.api.httpbody_pb2 import HttpBody
 
-from faas.blocking import Face, blocking, iterating
+from faas.blocking import Face, blocking, iterating, pulled
 from faas.errors import FaasError, FunctionExists, FunctionNotFound, UnusableSource
 from faas.invocations import (
     ANSWER_S,
@@ -404,7 +404,7 @@ class Function(FunctionView, Face[AsyncFunction]):
 
     __call__ = blocking(AsyncFunction.__call__)
     submit = blocking(AsyncFunction.submit, Invocation)
-    map = iterating(AsyncFunction.map)
+    map = iterating(AsyncFunction.map, first=pulled)
     call = blocking(AsyncFunction.call)
     cancel_all = blocking(AsyncFunction.cancel_all)
     pause = blocking(AsyncFunction.pause)

@@ -111,7 +111,10 @@ def explain(error: errors.FaasError) -> str:
     if isinstance(error, errors.CallFailed):
         named = [v for v in error.violations if v.field not in error.message]
         lines += [f"  {v.field}: {v.description}" for v in named]
-    lines += [cure for kind, cure in _CURES if isinstance(error, kind)]
+    if isinstance(error, errors.Unavailable) and error.reason:
+        lines.append("`faas doctor` looks for what is wrong.")  # it answers, but a part does not
+    else:
+        lines += [cure for kind, cure in _CURES if isinstance(error, kind)]
     return "\n".join(lines)
 
 

@@ -200,6 +200,28 @@ def test_map_keeps_the_order_and_bounds_what_is_under_way(client: faas.Client, n
     assert seen == list(range(1, 21))
 
 
+def test_map_takes_payloads_that_need_the_client(client: faas.Client, name):
+    fn = client.deploy(ECHO, name=name, runtime="python")
+    assert list(fn.map((fn(n) for n in range(3)), concurrency=2)) == [0, 1, 2]
+    assert list(fn.map(payloads=[1])) == [1]
+
+
+def test_a_callback_that_would_wait_for_itself_is_told(client: faas.Client, name):
+    fn = client.deploy(ECHO, name=name, runtime="python")
+    with pytest.raises(RuntimeError, match="callback"):
+        list(fn.map([1], progress=lambda _: fn(2)))
+
+
+def test_closing_twice_and_closing_what_was_not_used(platform: Platform):
+    threads = threading.active_count()
+    client = faas.Client(platform.url)
+    client.close()
+    assert threading.active_count() == threads
+    next(client.workers())
+    client.close()
+    client.close()
+
+
 def test_map_raises_a_failure_in_its_place_or_returns_it(client: faas.Client, name):
     code = "def handler(n):\n    return 1 // n\n"
     fn = client.deploy(code, name=name, runtime="python")
