@@ -11,6 +11,7 @@
     │   ├── NotFound
     │   │   ├── FunctionNotFound
     │   │   ├── InvocationNotFound
+    │   │   ├── ScheduleNotFound
     │   │   ├── UploadNotFound
     │   │   ├── VersionNotFound
     │   │   └── WorkerNotFound
@@ -159,6 +160,12 @@ class InvocationNotFound(NotFound):
     """There is no such invocation."""
 
     reasons: ClassVar[tuple[str, ...]] = ("INVOCATION_NOT_FOUND",)
+
+
+class ScheduleNotFound(NotFound):
+    """There is no such schedule."""
+
+    reasons: ClassVar[tuple[str, ...]] = ("SCHEDULE_NOT_FOUND",)
 
 
 class WorkerNotFound(NotFound):

@@ -13,6 +13,7 @@
     │   ├── VersionNotFound
     │   ├── InvocationNotFound
     │   ├── WorkerNotFound
+    │   ├── ScheduleNotFound
     │   └── UploadNotFound
     ├── FunctionExists
     ├── EtagMismatch
@@ -150,6 +151,12 @@ class WorkerNotFound(NotFound):
     """There is no such worker."""
 
     reason = reasons.WORKER_NOT_FOUND
+
+
+class ScheduleNotFound(NotFound):
+    """There is no such schedule."""
+
+    reason = reasons.SCHEDULE_NOT_FOUND
 
 
 class UploadNotFound(NotFound):

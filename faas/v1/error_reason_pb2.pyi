@@ -61,6 +61,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """No such worker is connected. NOT_FOUND, HTTP 404."""
     UPLOAD_NOT_FOUND: _ErrorReason.ValueType  # 24
     """No such upload, or it expired. NOT_FOUND, HTTP 404."""
+    SCHEDULE_NOT_FOUND: _ErrorReason.ValueType  # 26
+    """No such schedule. NOT_FOUND, HTTP 404."""
     FUNCTION_EXISTS: _ErrorReason.ValueType  # 40
     """Another function has this name. ALREADY_EXISTS, HTTP 409."""
     ETAG_MISMATCH: _ErrorReason.ValueType  # 41
@@ -182,6 +184,8 @@ WORKER_NOT_FOUND: ErrorReason.ValueType  # 23
 """No such worker is connected. NOT_FOUND, HTTP 404."""
 UPLOAD_NOT_FOUND: ErrorReason.ValueType  # 24
 """No such upload, or it expired. NOT_FOUND, HTTP 404."""
+SCHEDULE_NOT_FOUND: ErrorReason.ValueType  # 26
+"""No such schedule. NOT_FOUND, HTTP 404."""
 FUNCTION_EXISTS: ErrorReason.ValueType  # 40
 """Another function has this name. ALREADY_EXISTS, HTTP 409."""
 ETAG_MISMATCH: ErrorReason.ValueType  # 41

@@ -9,9 +9,11 @@ from faas.v1 import invocation_pb2 as faas_dot_v1_dot_invocation__pb2
 from faas.v1 import invocation_service_pb2 as faas_dot_v1_dot_invocation__service__pb2
 from faas.v1 import lane_pb2 as faas_dot_v1_dot_lane__pb2
 from faas.v1 import replay_pb2 as faas_dot_v1_dot_replay__pb2
+from faas.v1 import schedule_pb2 as faas_dot_v1_dot_schedule__pb2
 from faas.v1 import stats_pb2 as faas_dot_v1_dot_stats__pb2
 from faas.v1 import worker_pb2 as faas_dot_v1_dot_worker__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -128,6 +130,31 @@ class InvocationServiceStub:
                 '/faas.v1.InvocationService/ExplainInvocation',
                 request_serializer=faas_dot_v1_dot_explanation__pb2.ExplainInvocationRequest.SerializeToString,
                 response_deserializer=faas_dot_v1_dot_explanation__pb2.Explanation.FromString,
+                _registered_method=True)
+        self.CreateSchedule = channel.unary_unary(
+                '/faas.v1.InvocationService/CreateSchedule',
+                request_serializer=faas_dot_v1_dot_schedule__pb2.CreateScheduleRequest.SerializeToString,
+                response_deserializer=faas_dot_v1_dot_schedule__pb2.Schedule.FromString,
+                _registered_method=True)
+        self.GetSchedule = channel.unary_unary(
+                '/faas.v1.InvocationService/GetSchedule',
+                request_serializer=faas_dot_v1_dot_schedule__pb2.GetScheduleRequest.SerializeToString,
+                response_deserializer=faas_dot_v1_dot_schedule__pb2.Schedule.FromString,
+                _registered_method=True)
+        self.ListSchedules = channel.unary_unary(
+                '/faas.v1.InvocationService/ListSchedules',
+                request_serializer=faas_dot_v1_dot_schedule__pb2.ListSchedulesRequest.SerializeToString,
+                response_deserializer=faas_dot_v1_dot_schedule__pb2.ListSchedulesResponse.FromString,
+                _registered_method=True)
+        self.UpdateSchedule = channel.unary_unary(
+                '/faas.v1.InvocationService/UpdateSchedule',
+                request_serializer=faas_dot_v1_dot_schedule__pb2.UpdateScheduleRequest.SerializeToString,
+                response_deserializer=faas_dot_v1_dot_schedule__pb2.Schedule.FromString,
+                _registered_method=True)
+        self.DeleteSchedule = channel.unary_unary(
+                '/faas.v1.InvocationService/DeleteSchedule',
+                request_serializer=faas_dot_v1_dot_schedule__pb2.DeleteScheduleRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
         self.ListWorkers = channel.unary_unary(
                 '/faas.v1.InvocationService/ListWorkers',
@@ -325,6 +352,44 @@ class InvocationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateSchedule(self, request, context):
+        """Invokes a function at the times that a cron line names.
+        Errors: FUNCTION_NOT_FOUND, INVALID_FIELD (also where it would never fire),
+        INVALID_PAYLOAD, TOO_LARGE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSchedule(self, request, context):
+        """One schedule. Errors: SCHEDULE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSchedules(self, request, context):
+        """Schedules, newest first. Errors: FUNCTION_NOT_FOUND, INVALID_PAGE_TOKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateSchedule(self, request, context):
+        """Changes a schedule, pauses it or lets it go on.
+        Errors: SCHEDULE_NOT_FOUND, INVALID_FIELD, INVALID_PAYLOAD, TOO_LARGE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSchedule(self, request, context):
+        """Removes a schedule; what it has invoked goes on. Errors: SCHEDULE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListWorkers(self, request, context):
         """Workers that were seen within the last hour.
         """
@@ -441,6 +506,31 @@ def add_InvocationServiceServicer_to_server(servicer, server):
                     servicer.ExplainInvocation,
                     request_deserializer=faas_dot_v1_dot_explanation__pb2.ExplainInvocationRequest.FromString,
                     response_serializer=faas_dot_v1_dot_explanation__pb2.Explanation.SerializeToString,
+            ),
+            'CreateSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateSchedule,
+                    request_deserializer=faas_dot_v1_dot_schedule__pb2.CreateScheduleRequest.FromString,
+                    response_serializer=faas_dot_v1_dot_schedule__pb2.Schedule.SerializeToString,
+            ),
+            'GetSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSchedule,
+                    request_deserializer=faas_dot_v1_dot_schedule__pb2.GetScheduleRequest.FromString,
+                    response_serializer=faas_dot_v1_dot_schedule__pb2.Schedule.SerializeToString,
+            ),
+            'ListSchedules': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSchedules,
+                    request_deserializer=faas_dot_v1_dot_schedule__pb2.ListSchedulesRequest.FromString,
+                    response_serializer=faas_dot_v1_dot_schedule__pb2.ListSchedulesResponse.SerializeToString,
+            ),
+            'UpdateSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateSchedule,
+                    request_deserializer=faas_dot_v1_dot_schedule__pb2.UpdateScheduleRequest.FromString,
+                    response_serializer=faas_dot_v1_dot_schedule__pb2.Schedule.SerializeToString,
+            ),
+            'DeleteSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSchedule,
+                    request_deserializer=faas_dot_v1_dot_schedule__pb2.DeleteScheduleRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
             'ListWorkers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListWorkers,
@@ -924,6 +1014,141 @@ class InvocationService:
             '/faas.v1.InvocationService/ExplainInvocation',
             faas_dot_v1_dot_explanation__pb2.ExplainInvocationRequest.SerializeToString,
             faas_dot_v1_dot_explanation__pb2.Explanation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faas.v1.InvocationService/CreateSchedule',
+            faas_dot_v1_dot_schedule__pb2.CreateScheduleRequest.SerializeToString,
+            faas_dot_v1_dot_schedule__pb2.Schedule.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faas.v1.InvocationService/GetSchedule',
+            faas_dot_v1_dot_schedule__pb2.GetScheduleRequest.SerializeToString,
+            faas_dot_v1_dot_schedule__pb2.Schedule.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSchedules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faas.v1.InvocationService/ListSchedules',
+            faas_dot_v1_dot_schedule__pb2.ListSchedulesRequest.SerializeToString,
+            faas_dot_v1_dot_schedule__pb2.ListSchedulesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faas.v1.InvocationService/UpdateSchedule',
+            faas_dot_v1_dot_schedule__pb2.UpdateScheduleRequest.SerializeToString,
+            faas_dot_v1_dot_schedule__pb2.Schedule.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faas.v1.InvocationService/DeleteSchedule',
+            faas_dot_v1_dot_schedule__pb2.DeleteScheduleRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

@@ -10,9 +10,11 @@ from faas.v1 import invocation_pb2 as _invocation_pb2
 from faas.v1 import invocation_service_pb2 as _invocation_service_pb2
 from faas.v1 import lane_pb2 as _lane_pb2
 from faas.v1 import replay_pb2 as _replay_pb2
+from faas.v1 import schedule_pb2 as _schedule_pb2
 from faas.v1 import stats_pb2 as _stats_pb2
 from faas.v1 import worker_pb2 as _worker_pb2
 from google.api import httpbody_pb2 as _httpbody_pb2
+from google.protobuf import empty_pb2 as _empty_pb2
 from grpc import aio as _aio
 import abc as _abc_1
 import grpc as _grpc
@@ -142,6 +144,21 @@ class InvocationServiceStub:
     cause, where it waited and why, which worker ran it, what was tried again,
     what it cost. Errors: INVOCATION_NOT_FOUND.
     """
+    CreateSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.CreateScheduleRequest, _schedule_pb2.Schedule]
+    """Invokes a function at the times that a cron line names.
+    Errors: FUNCTION_NOT_FOUND, INVALID_FIELD (also where it would never fire),
+    INVALID_PAYLOAD, TOO_LARGE.
+    """
+    GetSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.GetScheduleRequest, _schedule_pb2.Schedule]
+    """One schedule. Errors: SCHEDULE_NOT_FOUND."""
+    ListSchedules: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.ListSchedulesRequest, _schedule_pb2.ListSchedulesResponse]
+    """Schedules, newest first. Errors: FUNCTION_NOT_FOUND, INVALID_PAGE_TOKEN."""
+    UpdateSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.UpdateScheduleRequest, _schedule_pb2.Schedule]
+    """Changes a schedule, pauses it or lets it go on.
+    Errors: SCHEDULE_NOT_FOUND, INVALID_FIELD, INVALID_PAYLOAD, TOO_LARGE.
+    """
+    DeleteSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.DeleteScheduleRequest, _empty_pb2.Empty]
+    """Removes a schedule; what it has invoked goes on. Errors: SCHEDULE_NOT_FOUND."""
     ListWorkers: _grpc.UnaryUnaryMultiCallable[_invocation_service_pb2.ListWorkersRequest, _invocation_service_pb2.ListWorkersResponse]
     """Workers that were seen within the last hour."""
     GetWorker: _grpc.UnaryUnaryMultiCallable[_worker_pb2.GetWorkerRequest, _worker_pb2.Worker]
@@ -259,6 +276,21 @@ class InvocationServiceAsyncStub(InvocationServiceStub):
     cause, where it waited and why, which worker ran it, what was tried again,
     what it cost. Errors: INVOCATION_NOT_FOUND.
     """
+    CreateSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.CreateScheduleRequest, _schedule_pb2.Schedule]  # type: ignore[assignment]
+    """Invokes a function at the times that a cron line names.
+    Errors: FUNCTION_NOT_FOUND, INVALID_FIELD (also where it would never fire),
+    INVALID_PAYLOAD, TOO_LARGE.
+    """
+    GetSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.GetScheduleRequest, _schedule_pb2.Schedule]  # type: ignore[assignment]
+    """One schedule. Errors: SCHEDULE_NOT_FOUND."""
+    ListSchedules: _aio.UnaryUnaryMultiCallable[_schedule_pb2.ListSchedulesRequest, _schedule_pb2.ListSchedulesResponse]  # type: ignore[assignment]
+    """Schedules, newest first. Errors: FUNCTION_NOT_FOUND, INVALID_PAGE_TOKEN."""
+    UpdateSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.UpdateScheduleRequest, _schedule_pb2.Schedule]  # type: ignore[assignment]
+    """Changes a schedule, pauses it or lets it go on.
+    Errors: SCHEDULE_NOT_FOUND, INVALID_FIELD, INVALID_PAYLOAD, TOO_LARGE.
+    """
+    DeleteSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.DeleteScheduleRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Removes a schedule; what it has invoked goes on. Errors: SCHEDULE_NOT_FOUND."""
     ListWorkers: _aio.UnaryUnaryMultiCallable[_invocation_service_pb2.ListWorkersRequest, _invocation_service_pb2.ListWorkersResponse]  # type: ignore[assignment]
     """Workers that were seen within the last hour."""
     GetWorker: _aio.UnaryUnaryMultiCallable[_worker_pb2.GetWorkerRequest, _worker_pb2.Worker]  # type: ignore[assignment]
@@ -475,6 +507,51 @@ class InvocationServiceServicer(metaclass=_abc_1.ABCMeta):
         cause, where it waited and why, which worker ran it, what was tried again,
         what it cost. Errors: INVOCATION_NOT_FOUND.
         """
+
+    @_abc_1.abstractmethod
+    def CreateSchedule(
+        self,
+        request: _schedule_pb2.CreateScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_pb2.Schedule, _abc.Awaitable[_schedule_pb2.Schedule]]:
+        """Invokes a function at the times that a cron line names.
+        Errors: FUNCTION_NOT_FOUND, INVALID_FIELD (also where it would never fire),
+        INVALID_PAYLOAD, TOO_LARGE.
+        """
+
+    @_abc_1.abstractmethod
+    def GetSchedule(
+        self,
+        request: _schedule_pb2.GetScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_pb2.Schedule, _abc.Awaitable[_schedule_pb2.Schedule]]:
+        """One schedule. Errors: SCHEDULE_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ListSchedules(
+        self,
+        request: _schedule_pb2.ListSchedulesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_pb2.ListSchedulesResponse, _abc.Awaitable[_schedule_pb2.ListSchedulesResponse]]:
+        """Schedules, newest first. Errors: FUNCTION_NOT_FOUND, INVALID_PAGE_TOKEN."""
+
+    @_abc_1.abstractmethod
+    def UpdateSchedule(
+        self,
+        request: _schedule_pb2.UpdateScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_pb2.Schedule, _abc.Awaitable[_schedule_pb2.Schedule]]:
+        """Changes a schedule, pauses it or lets it go on.
+        Errors: SCHEDULE_NOT_FOUND, INVALID_FIELD, INVALID_PAYLOAD, TOO_LARGE.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteSchedule(
+        self,
+        request: _schedule_pb2.DeleteScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """Removes a schedule; what it has invoked goes on. Errors: SCHEDULE_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ListWorkers(

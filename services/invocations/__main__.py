@@ -32,6 +32,8 @@ from services.invocations.queue import Queue
 from services.invocations.records import Records
 from services.invocations.replays import Replays
 from services.invocations.reports import Desk
+from services.invocations.schedules import Clock, Schedules
+from services.invocations.scheduling import ScheduleServicer
 from services.invocations.servicers import ExecutionServicer, InvocationServicer
 from services.invocations.settings import Settings
 from services.invocations.stats import Counts
@@ -86,14 +88,17 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         feeder=feeder,
     )
     acceptance = Acceptance(records, queue, feeder, limits, functions)
+    cancelling = Cancelling(database, records, waiters, feeder, desk)
     controls = ControlServicer(
         acceptance=acceptance,
         records=records,
-        cancelling=Cancelling(database, records, waiters, feeder, desk),
+        cancelling=cancelling,
         letters=DeadLetters(database, records, acceptance, redis),
         lanes=lanes,
         feeder=feeder,
     )
+    schedules = Schedules(database)
+    clock = Clock(schedules, acceptance, records, cancelling)
     counts = Counts(database, kept_days=settings.retention_days)
     insights = InsightServicer(
         acceptance=acceptance,
@@ -124,6 +129,11 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         invocations,
         controls,
         insights,
+        ScheduleServicer(
+            acceptance=acceptance,
+            schedules=schedules,
+            max_payload_bytes=settings.max_payload_bytes,
+        ),
     )
     server.add(
         execution_service_pb2.DESCRIPTOR.services_by_name["ExecutionService"],
@@ -142,6 +152,7 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         limits,
         sweeper,
         counts,
+        clock,
     )
     try:
         async with running(*(loop.run() for loop in loops)):

@@ -73,6 +73,7 @@ class Acceptance:
         *,
         payload_type: str = "application/json",
         replay_of: UUID | None = None,
+        schedule_id: UUID | None = None,
     ) -> Record:
         """Commit what `request` asks for and offer it.
 
@@ -100,6 +101,7 @@ class Acceptance:
             max_age_s=_max_age_s(resolved),
             not_before=_not_before(request),
             replay_of=replay_of,
+            schedule_id=schedule_id,
             request_id=request_id or None,
             digest=_digest(request, payload, payload_type) if request_id else None,
             offer=self._feeder.has_room,
