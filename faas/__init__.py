@@ -60,6 +60,8 @@ if TYPE_CHECKING:
     from faas.invocations import Invocation as Invocation
     from faas.local import LocalFunction as LocalFunction
     from faas.local import function as function
+    from faas.schedules import AsyncSchedule as AsyncSchedule
+    from faas.schedules import Schedule as Schedule
     from faas.sources import Code as Code
 
 # Looked up when first used: servers and `faas --help` do not pay for the client.
@@ -68,6 +70,7 @@ _HOMES = {
     "faas.functions": ("Answer", "AsyncFunction", "Function"),
     "faas.invocations": ("AsyncInvocation", "Invocation"),
     "faas.local": ("LocalFunction", "function"),
+    "faas.schedules": ("AsyncSchedule", "Schedule"),
     "faas.sources": ("Code",),
     "faas.errors": (
         *("CallFailed", "Conflict", "DeadlineExceeded", "EtagMismatch", "FaasError"),

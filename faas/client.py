@@ -26,10 +26,11 @@ from faas.functions import AsyncFunction, Function
 from faas.invocations import AsyncInvocation, Invocation, error_code_of, status_of
 from faas.local import LocalFunction
 from faas.paging import pages
+from faas.schedules import AsyncSchedule, Schedule
 from faas.settings import Settings
 from faas.sources import Source, prepared
 from faas.transport import Transport
-from faas.v1 import invocation_pb2
+from faas.v1 import invocation_pb2, schedule_pb2
 from faas.v1.dead_letter_pb2 import (
     DeadMessage,
     ListDeadLettersRequest,
@@ -41,6 +42,7 @@ from faas.v1.function_service_pb2 import ListFunctionsRequest
 from faas.v1.function_service_pb2_grpc import FunctionServiceStub
 from faas.v1.invocation_service_pb2 import ListInvocationsRequest, ListWorkersRequest
 from faas.v1.invocation_service_pb2_grpc import InvocationServiceStub
+from faas.v1.schedule_pb2 import ListSchedulesRequest
 from faas.v1.stats_pb2 import GetStatsRequest, Stats
 from faas.v1.worker_pb2 import DrainWorkerRequest, GetWorkerRequest, ResumeWorkerRequest, Worker
 
@@ -99,6 +101,10 @@ class AsyncClient:
     def invocation(self, invocation_id: str) -> AsyncInvocation:
         """The invocation of this id. Nothing is asked yet."""
         return AsyncInvocation(self._transport, invocation_pb2.Invocation(id=invocation_id))
+
+    def schedule(self, schedule_id: str) -> AsyncSchedule:
+        """The schedule of this id. Nothing is asked yet."""
+        return AsyncSchedule(self._transport, schedule_pb2.Schedule(id=schedule_id))
 
     async def deploy(
         self,
@@ -241,6 +247,16 @@ class AsyncClient:
                 for redrive in page.redrives:
                     yield redrive
 
+    async def schedules(
+        self, *, function_id: str = "", page_size: int = 0
+    ) -> AsyncIterator[AsyncSchedule]:
+        """Schedules, newest first."""
+        stub = InvocationServiceStub(self._transport.channel)
+        request = ListSchedulesRequest(function_id=function_id, page_size=page_size)
+        async for page in pages(self._transport, stub.ListSchedules, request):
+            for record in page.schedules:
+                yield AsyncSchedule(self._transport, record)
+
     async def stats(self, function_id: str = "", *, window_s: float = 3600.0) -> Stats:
         """How many ended how, and how long it took them; of one function, or of all."""
         stub = InvocationServiceStub(self._transport.channel)
@@ -318,6 +334,10 @@ class Client(Face[AsyncClient]):
         """The invocation of this id. Nothing is asked yet."""
         return Invocation(self._portal, self._core.invocation(invocation_id))
 
+    def schedule(self, schedule_id: str) -> Schedule:
+        """The schedule of this id. Nothing is asked yet."""
+        return Schedule(self._portal, self._core.schedule(schedule_id))
+
     def as_completed(
         self, invocations: Iterable[Invocation], *, timeout_s: float | None = None
     ) -> Iterator[Invocation]:
@@ -332,6 +352,7 @@ class Client(Face[AsyncClient]):
     dead_letters = iterating(AsyncClient.dead_letters, Invocation)
     dead_messages = blocking(AsyncClient.dead_messages)
     redrive = iterating(AsyncClient.redrive)
+    schedules = iterating(AsyncClient.schedules, Schedule)
     stats = blocking(AsyncClient.stats)
     workers = iterating(AsyncClient.workers)
     worker = blocking(AsyncClient.worker)

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from google.api.httpbody_pb2 import HttpBody
 
+from faas import schedules
 from faas.blocking import Face, blocking, iterating, pulled
 from faas.errors import FaasError, FunctionExists, FunctionNotFound, UnusableSource
 from faas.invocations import (
@@ -22,6 +23,7 @@ from faas.invocations import (
 )
 from faas.paging import pages
 from faas.payloads import value_of
+from faas.schedules import AsyncSchedule, Schedule
 from faas.settings import Settings, fill
 from faas.sources import Code, Source, prepared
 from faas.transport import Transport
@@ -235,6 +237,32 @@ class AsyncFunction(FunctionView):
             cancelled, more = cancelled + response.cancelled, response.more
         return cancelled
 
+    async def schedule(
+        self,
+        cron: str,
+        payload: Any = None,
+        *,
+        time_zone: str = "",
+        version: int = 0,
+        labels: Mapping[str, str] | None = None,
+        overlap: str = "",
+        misfire: str = "",
+        paused: bool = False,
+    ) -> AsyncSchedule:
+        """Have it invoked at the times that `cron` names: see the proto's Schedule."""
+        return await schedules.create(
+            self._transport,
+            self._function_id,
+            cron,
+            payload,
+            time_zone=time_zone,
+            version=version,
+            labels=labels,
+            overlap=overlap,
+            misfire=misfire,
+            paused=paused,
+        )
+
     async def pause(self) -> Lane:
         """Start nothing of it until it is resumed: what is accepted waits."""
         stub = InvocationServiceStub(self._transport.channel)
@@ -407,6 +435,7 @@ class Function(FunctionView, Face[AsyncFunction]):
     map = iterating(AsyncFunction.map, first=pulled)
     call = blocking(AsyncFunction.call)
     cancel_all = blocking(AsyncFunction.cancel_all)
+    schedule = blocking(AsyncFunction.schedule, Schedule)
     pause = blocking(AsyncFunction.pause)
     resume = blocking(AsyncFunction.resume)
     refresh = blocking(AsyncFunction.refresh)

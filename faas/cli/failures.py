@@ -67,6 +67,7 @@ _CURES: tuple[tuple[type[errors.FaasError], str], ...] = (
     (errors.DeadlineExceeded, "Try again, or look with `faas doctor`."),
     (errors.FunctionNotFound, "`faas ls` lists the functions there are."),
     (errors.InvocationNotFound, "`faas invocations ls` lists the latest."),
+    (errors.ScheduleNotFound, "`faas schedules ls` lists the schedules there are."),
     (errors.WorkerNotFound, "`faas workers ls` lists the workers there are."),
     (errors.VersionNotFound, "`faas versions NAME` lists its versions."),
     (errors.EtagMismatch, "Somebody changed it meanwhile: look with `faas get`, then do it again."),

@@ -19,6 +19,7 @@ from faas.cli import (
     init,
     invocations,
     invoke,
+    schedules,
     stats,
     workers,
 )
@@ -60,7 +61,7 @@ def application() -> typer.Typer:
         app.command()(command)
     for account in (accounts.explain, accounts.replay, accounts.compare):
         invocations.app.command()(account)
-    for group in (invocations.app, dead_letters.app, workers.app, contexts.app):
+    for group in (invocations.app, dead_letters.app, schedules.app, workers.app, contexts.app):
         app.add_typer(group)
     for entry_point in sorted(entry_points(group=COMMANDS_GROUP), key=_name):
         app.command(entry_point.name)(_command(entry_point))

@@ -194,6 +194,29 @@ def test_explaining_replaying_and_comparing(command: Command, client, name):
     assert "Traceback" not in said.err
 
 
+def test_schedules(command: Command, client, name):
+    client.deploy(HELLO, name=name, runtime="python")
+    options = ["--payload", '{"name": "Ada"}', "--time-zone", "Europe/Berlin"]
+    id_ = command.ok("schedules", "create", name, "0 4 * * MON", *options).out.strip()
+    assert id_.startswith("sched-")
+    listed = command.ok("schedules", "ls", "--function", name).out
+    assert "0 4 * * MON" in listed
+    assert "Europe/Berlin" in listed
+    command.ok("schedules", "pause", id_)
+    assert "paused" in command.ok("schedules", "ls", "--function", name).out
+    assert "fires next at" in command.ok("schedules", "resume", id_).err
+    record = json.loads(
+        command.ok("schedules", "update", id_, "--cron", "@daily", "-o", "json").out
+    )
+    assert (record["cron"], record["payload"]) == ("@daily", {"name": "Ada"})
+    assert json.loads(command.ok("schedules", "get", id_, "-o", "json").out) == record
+    said = command("schedules", "create", name, "every day")
+    assert said.code == 4
+    assert "cron" in said.err
+    command.ok("schedules", "rm", id_)
+    assert command("schedules", "get", id_).code == 3
+
+
 def test_raw_calls(command: Command, client, tmp_path, name):
     client.deploy("def handler(p):\n    return p\n", name=name, runtime="python")
     assert command.ok("call", name, '{"n": 12345678901234567890123}').out == (

@@ -183,6 +183,31 @@ def test_it_waits_until_its_moment(client: faas.Client, name):
     invocation.cancel()
 
 
+def test_schedules(client: faas.Client, name):
+    fn = client.deploy(ECHO, name=name, runtime="python")
+    schedule = fn.schedule(
+        "0 4 * * *", {"n": 1}, time_zone="Europe/Berlin", overlap="skip", misfire="fire-all"
+    )
+    assert schedule.payload == {"n": 1}
+    assert schedule.record.HasField("next_fire_at")
+    assert [s.id for s in client.schedules(function_id=name)] == [schedule.id]
+    again = client.schedule(schedule.id)
+    again.pause()
+    assert again.record.paused
+    assert not again.record.HasField("next_fire_at")
+    again.update(cron="@hourly", payload=None)
+    assert (again.record.cron, again.payload) == ("@hourly", None)
+    assert again.record.time_zone == "Europe/Berlin"
+    assert again.resume().HasField("next_fire_at")
+    with pytest.raises(faas.InvalidSettings, match="SKIP"):
+        fn.schedule("@daily", overlap="never")
+    with pytest.raises(faas.InvalidRequest, match="cron"):
+        fn.schedule("0 0 31 2 *")
+    again.delete()
+    with pytest.raises(faas.NotFound):
+        again.refresh()
+
+
 def test_map_keeps_the_order_and_bounds_what_is_under_way(client: faas.Client, name):
     fn = client.deploy(ECHO, name=name, runtime="python")
     asked: list[int] = []
