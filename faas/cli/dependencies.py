@@ -21,7 +21,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from faas.cli.failures import Failed, say
+from faas.cli.failures import Failed
+from faas.cli.output import busy
 from faas.sources import files_of
 
 _TAIL_LINES = 15
@@ -68,17 +69,17 @@ def _copy(folder: Path, copy: Path) -> None:
 
 def _run(command: Sequence[str], folder: Path, why: str) -> None:
     shown = f"{Path(command[0]).name} for {why}"
-    say(f"Running {shown} …")
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    with busy(f"{shown} …"):
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+        )
     if done.returncode:
         tail = "\n".join(f"  {line}" for line in done.stdout.splitlines()[-_TAIL_LINES:])
         raise Failed(

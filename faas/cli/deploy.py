@@ -15,7 +15,7 @@ from faas.cli.dependencies import resolved
 from faas.cli.failures import Failed, say
 from faas.cli.functions import FUNCTION
 from faas.cli.options import pairs
-from faas.cli.output import Format, Output, show, size
+from faas.cli.output import Format, Output, busy, show, size
 from faas.cli.session import connected
 from faas.v1.function_pb2 import Function
 from faas.v1.worker_pb2 import Worker
@@ -98,9 +98,15 @@ def deploy(
         if dry_run:
             after = _planned(before, called, code, given)
         else:
-            client.function(called).deploy(code, **given)
-            after = client.function(called).refresh()
-            _tell_without_worker(client, after.runtime, wait)
+            with busy(f"Deploying {called} …"):
+                client.function(called).deploy(code, **given)
+                after = client.function(called).refresh()
+                ready = _is_ready(client, after.runtime, wait)
+            if not ready:
+                say(
+                    f"No worker runs {after.runtime} now: invocations wait until one does."
+                    " `faas workers ls` shows those there are."
+                )
     _tell(before, after, dry_run=dry_run)
     if output is not Format.TABLE:
         show(FUNCTION, after, output)
@@ -240,17 +246,14 @@ def _flat(function: Function) -> dict[str, str]:
     return found
 
 
-def _tell_without_worker(client: "Client", runtime: str, wait_s: float) -> None:
-    """A function that nobody can run is deployed, and not ready."""
+def _is_ready(client: "Client", runtime: str, wait_s: float) -> bool:
+    """Whether somebody can run it: without, it is deployed and not ready."""
     deadline = time.monotonic() + wait_s
     while not any(_can_run(worker, runtime) for worker in client.workers()):
         if time.monotonic() > deadline:
-            say(
-                f"No worker runs {runtime} now: invocations wait until one does."
-                " `faas workers ls` shows those there are."
-            )
-            return
+            return False
         time.sleep(LOOK_S)
+    return True
 
 
 def _can_run(worker: Worker, runtime: str) -> bool:

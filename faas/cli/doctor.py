@@ -102,7 +102,7 @@ def examine(session: Session) -> Iterator[Finding]:
         yield bad(str(error), "Mend it there, or say --server URL.")
         return
     yield good(f"faas {__version__} talks to {address}")
-    for examination in (_resolves, _listens, _proxy, _encrypts):
+    for examination in (_resolves, _listens, _proxy, _encrypts, _keeps_secrets):
         for finding in examination(address, server):
             yield finding
             if finding.level is Level.BAD:
@@ -198,6 +198,14 @@ def _encrypts(address: Address, server: contexts.Server) -> Iterator[Finding]:
         other = f"{'http' if address.secure else 'https'}://{address.target}"
         yield bad(
             f"The server speaks {'TLS' if speaks else 'no TLS'} there", f"Say --server {other}"
+        )
+
+
+def _keeps_secrets(address: Address, server: contexts.Server) -> Iterator[Finding]:
+    if server.token and not address.secure and not address.local:
+        yield warning(
+            "The credential travels unencrypted",
+            f"Put TLS before the platform, and say --server https://{address.target}",
         )
 
 

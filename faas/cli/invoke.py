@@ -9,7 +9,7 @@ import typer
 from faas.cli.failures import ExitCode, Failed, say
 from faas.cli.functions import NAME
 from faas.cli.options import later, pairs
-from faas.cli.output import Format, as_json, printable, show, write_json
+from faas.cli.output import Format, as_json, busy, printable, show, write_json
 from faas.cli.payloads import read_payload
 from faas.cli.session import connected
 from faas.v1.invocation_pb2 import LogLine
@@ -83,7 +83,8 @@ def invoke(
         try:
             if follow:
                 print_lines(invocation.logs(follow=True))
-            record = invocation.wait(timeout)
+            with busy(f"{name} runs …"):
+                record = invocation.wait(timeout)
         except KeyboardInterrupt:
             say(f"\n{how_to_go_on(invocation.id)}")
             raise

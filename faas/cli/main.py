@@ -73,6 +73,12 @@ def main() -> None:
     application()()
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"faas-mesh {__version__}")
+        raise typer.Exit
+
+
 def _root(
     ctx: typer.Context,
     server: Annotated[
@@ -91,12 +97,13 @@ def _root(
         float, typer.Option(min=0.001, help="Seconds that one call may take.")
     ] = 30.0,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and end.", is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Print the version and end.", is_eager=True, callback=_version
+        ),
     ] = False,
 ) -> None:
-    if version:
-        typer.echo(f"faas-mesh {__version__}")
-        raise typer.Exit
+    del version  # its callback has said it
     ctx.obj = Session(server, context, call_timeout)
 
 

@@ -6,8 +6,10 @@ anything that moves, are for terminals alone; NO_COLOR is heeded.
 
 import enum
 import json
+import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Annotated, Any, Generic, TypeVar
@@ -191,8 +193,18 @@ def _styled(text: str, style: str) -> str:
 
 def colourful() -> bool:
     """Whether standard output is a terminal that wants colours."""
-    import os
-
     return (
         sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     )
+
+
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """Show people at a terminal that something goes on; nobody else."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield

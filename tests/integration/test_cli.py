@@ -436,10 +436,10 @@ def test_colours_are_for_terminals_alone(command: Command, client, name):
     client.deploy(HELLO, name=name, runtime="python")
     assert "\x1b" not in command.ok("ls").out
 
-    def on_a_terminal(**environment: str) -> str:
+    def on_a_terminal(*arguments: str, **environment: str) -> str:
         master, slave = pty.openpty()
         env = {**command.environment, "TERM": "xterm", **environment}
-        process = command.popen("ls", stdout=slave, stderr=slave, env=env)
+        process = command.popen(*arguments, stdout=slave, stderr=slave, env=env)
         os.close(slave)
         printed = b""
         try:
@@ -451,8 +451,10 @@ def test_colours_are_for_terminals_alone(command: Command, client, name):
         os.close(master)
         return printed.decode()
 
-    assert "\x1b[1mNAME" in on_a_terminal()
-    assert "\x1b" not in on_a_terminal(NO_COLOR="1")
+    assert "\x1b[1mNAME" in on_a_terminal("ls")
+    assert "\x1b" not in on_a_terminal("ls", NO_COLOR="1")
+    assert "runs …" in on_a_terminal("invoke", name, '{"name": "x"}')
+    assert "runs …" not in command.ok("invoke", name, '{"name": "x"}').err
 
 
 @pytest.mark.parametrize(
@@ -639,6 +641,10 @@ def _runs(pid: int) -> bool:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return False
+
+
+def test_it_says_its_version(command: Command):
+    assert command.ok("--version").out == f"faas-mesh {faas.__version__}\n"
 
 
 def test_completion_knows_the_commands(command: Command):

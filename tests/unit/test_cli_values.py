@@ -12,11 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faas import errors
+from faas.address import Address
 from faas.cli import failures, manifest, yaml
+from faas.cli.doctor import _keeps_secrets
 from faas.cli.failures import ExitCode, Failed
 from faas.cli.options import moment, pairs
 from faas.cli.output import as_json, printable, size
 from faas.cli.payloads import read_payload
+from faas.contexts import Server
 from faas.json_values import to_value
 from faas.v1.invocation_pb2 import Invocation
 
@@ -181,3 +184,15 @@ def test_numbers_stay_integers():
     record = Invocation(payload=to_value({"n": 3, "f": 1.5}))
     found = as_json(record)
     assert json.dumps(found["payload"], sort_keys=True) == '{"f": 1.5, "n": 3}'
+
+
+def test_a_credential_without_tls_is_warned_of():
+    def found(url: str, token: str | None) -> list[str]:
+        address = Address.parse(url)
+        return [f.cure for f in _keeps_secrets(address, Server(url, token))]
+
+    (cure,) = found("http://faas.example", "t")
+    assert "https://faas.example:8080" in cure
+    assert found("https://faas.example", "t") == []
+    assert found("http://localhost:8080", "t") == []
+    assert found("http://faas.example", None) == []
