@@ -23,7 +23,7 @@ from faas.address import Address
 from faas.blocking import Face, Portal, blocking, iterating
 from faas.errors import InvalidSettings, UnusableSource, WaitTimeout
 from faas.functions import AsyncFunction, Function
-from faas.invocations import AsyncInvocation, Invocation, error_code_of, status_of
+from faas.invocations import WAIT_S, AsyncInvocation, Invocation, error_code_of, status_of
 from faas.local import LocalFunction
 from faas.paging import pages
 from faas.schedules import AsyncSchedule, Schedule
@@ -49,6 +49,8 @@ from faas.v1.worker_pb2 import DrainWorkerRequest, GetWorkerRequest, ResumeWorke
 TIMEOUT_S = 30.0
 MOST_AT_ONCE = 1000
 """Ids that one call takes."""
+WAITS_AT_ONCE = 100
+"""Calls that wait at once: a connection has only so many streams."""
 
 
 class AsyncClient:
@@ -173,7 +175,13 @@ class AsyncClient:
     ) -> AsyncIterator[AsyncInvocation]:
         """The invocations in the order in which they end. Raises WaitTimeout."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        tasks = {asyncio.create_task(i.wait(), name=f"wait {i.id}"): i for i in invocations}
+        waited, gate = list(invocations), asyncio.Semaphore(WAITS_AT_ONCE)
+        # Where not all can wait at once they take turns, or the last would wait for the first.
+        turn_s = WAIT_S if len(waited) <= WAITS_AT_ONCE else 1.0
+        tasks = {
+            asyncio.create_task(i.wait_in_turn(gate, turn_s), name=f"wait {i.id}"): i
+            for i in waited
+        }
         try:
             while tasks:
                 left_s = None if deadline is None else max(deadline - time.monotonic(), 0)

@@ -147,6 +147,12 @@ class AsyncInvocation(InvocationView):
             await self._read(left_s)
         return self._record
 
+    async def wait_in_turn(self, gate: asyncio.Semaphore, turn_s: float) -> None:
+        """Wait until it has ended, `turn_s` at a time, whenever `gate` lets it."""
+        while not has_ended(self._record):
+            async with gate:
+                await self._read(turn_s)
+
     async def result(self, timeout_s: float | None = None) -> Any:
         """What the function returned, when it has. Raises FunctionFailed, WaitTimeout."""
         return result_of(await self.wait(timeout_s))
@@ -178,10 +184,12 @@ class AsyncInvocation(InvocationView):
         request = CompareInvocationsRequest(invocation_id=self.id, **{"with": other})
         return await self._transport.read(stub.CompareInvocations, request)
 
-    async def logs(self, *, follow: bool = False) -> AsyncIterator[LogLine]:
-        """What it has printed; with `follow`, until it ends."""
+    async def logs(
+        self, *, follow: bool = False, timeout_s: float | None = None
+    ) -> AsyncIterator[LogLine]:
+        """What it has printed; with `follow`, until it ends. Raises WaitTimeout."""
         if follow:
-            async for event in self.watch():
+            async for event in self.watch(timeout_s=timeout_s):
                 for line in event.lines:
                     yield line
             return
@@ -191,19 +199,28 @@ class AsyncInvocation(InvocationView):
             for line in page.lines:
                 yield line
 
-    async def watch(self, cursor: str = "") -> AsyncIterator[InvocationEvent]:
+    async def watch(
+        self, cursor: str = "", *, timeout_s: float | None = None
+    ) -> AsyncIterator[InvocationEvent]:
         """What happens to it, as it happens, until it has ended: states and lines.
 
         A stream that breaks is taken up again where it was; `cursor`, from an event,
-        takes one up that was left.
+        takes one up that was left. Raises WaitTimeout where it has not ended by then.
         """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
         stub = InvocationServiceStub(self._transport.channel)
         request = WatchInvocationRequest(invocation_id=self.id, cursor=cursor)
         broken = 0
         while True:
+            left_s = WATCH_S if deadline is None else deadline - time.monotonic()
+            if left_s <= 0:
+                raise WaitTimeout(self.id, timeout_s or 0)
             try:
                 async for event in self._transport.receive(
-                    stub.WatchInvocation, request, timeout_s=WATCH_S, silence_s=SILENCE_S
+                    stub.WatchInvocation,
+                    request,
+                    timeout_s=min(left_s, WATCH_S),
+                    silence_s=SILENCE_S,
                 ):
                     broken = 0
                     request.cursor = event.cursor or request.cursor

@@ -82,7 +82,7 @@ def invoke(
             return
         try:
             if follow:
-                print_lines(invocation.logs(follow=True))
+                print_lines(invocation.logs(follow=True, timeout_s=timeout))
             with busy(f"{name} runs …"):
                 record = invocation.wait(timeout)
         except KeyboardInterrupt:

@@ -111,6 +111,9 @@ def test_async_follow_watch_and_wait(command: Command, client, name):
     waited = command("invoke", name, "5", "--timeout", "0.2")
     assert waited.code == 6
     assert "it goes on" in waited.err
+    followed = command("invoke", name, "5", "--timeout", "0.5", "--follow")
+    assert followed.code == 6
+    assert "it goes on" in followed.err
 
 
 def test_ctrl_c_says_how_to_go_on(command: Command, client, name):

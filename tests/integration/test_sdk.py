@@ -268,6 +268,16 @@ def test_as_completed_gives_what_ends_first(client: faas.Client, name):
         list(client.as_completed([fn.submit(5)], timeout_s=0.1))
 
 
+def test_more_can_be_waited_for_than_at_once(client: faas.Client, name, monkeypatch):
+    monkeypatch.setattr("faas.client.WAITS_AT_ONCE", 2)
+    fn = client.deploy(SLOW, name=name, runtime="python")
+    slow = [fn.submit(4) for _ in range(2)]
+    quick = [fn.submit(0) for _ in range(3)]
+    ended = [invocation.id for invocation in client.as_completed([*slow, *quick])]
+    assert set(ended[:3]) == {invocation.id for invocation in quick}
+    assert set(ended[3:]) == {invocation.id for invocation in slow}
+
+
 def test_a_python_function_is_deployed_as_it_stands(client: faas.Client, name):
     fn = client.deploy(shout, name=name)
     assert fn("loud") == "LOUD"
