@@ -14,6 +14,8 @@ from services.gateway.schemas import PREFIX, Schemas
 
 HTTP_BODY = "google.api.HttpBody"
 RAW_TYPES = ("application/zip", "application/gzip", "application/octet-stream")
+# No schema would say as much to people; generators of clients leave out what has none.
+RAW: Schema = {"type": "string", "format": "binary"}
 STATUS: Schema = {"$ref": "#/components/schemas/Status"}
 
 
@@ -125,7 +127,7 @@ class Operation:
                 return {
                     "required": True,
                     "description": "The raw bytes, of any content type.",
-                    "content": {kind: {} for kind in RAW_TYPES},
+                    "content": {kind: {"schema": RAW} for kind in RAW_TYPES},
                 }
             schema = self.schemas.field(self.input, field)
         else:
@@ -134,7 +136,8 @@ class Operation:
 
     def _answer(self) -> dict[str, Any]:
         if self.output == HTTP_BODY:
-            return {"description": "The raw bytes.", "content": {kind: {} for kind in RAW_TYPES}}
+            content = {kind: {"schema": RAW} for kind in RAW_TYPES}
+            return {"description": "The raw bytes.", "content": content}
         schema = self.schemas.message(self.output)
         if not self.method.server_streaming:
             return json_response("Done.", schema)
