@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from faas.errors import NotSupported as NotSupported
     from faas.errors import PermissionDenied as PermissionDenied
     from faas.errors import RequestIdReused as RequestIdReused
+    from faas.errors import ResultNotFound as ResultNotFound
     from faas.errors import ScheduleNotFound as ScheduleNotFound
     from faas.errors import ServerError as ServerError
     from faas.errors import TooLarge as TooLarge
@@ -78,9 +79,9 @@ _HOMES = {
         *("InvalidArchive", "InvalidFilter", "InvalidPageToken", "InvalidPayload"),
         *("InvalidRequest", "InvalidSettings", "InvocationEnded", "InvocationNotFound"),
         *("InvocationUnfinished", "NoResult", "NotFound", "NotSupported", "PermissionDenied"),
-        *("RequestIdReused", "ScheduleNotFound", "ServerError", "TooLarge", "TooMuch"),
-        *("Unauthenticated", "Unavailable", "UnknownRuntime", "UnusableSource", "UploadNotFound"),
-        *("VersionNotFound", "WaitTimeout", "WorkerNotFound"),
+        *("RequestIdReused", "ResultNotFound", "ScheduleNotFound", "ServerError", "TooLarge"),
+        *("TooMuch", "Unauthenticated", "Unavailable", "UnknownRuntime", "UnusableSource"),
+        *("UploadNotFound", "VersionNotFound", "WaitTimeout", "WorkerNotFound"),
     ),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

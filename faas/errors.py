@@ -11,6 +11,7 @@
     │   ├── NotFound
     │   │   ├── FunctionNotFound
     │   │   ├── InvocationNotFound
+    │   │   ├── ResultNotFound
     │   │   ├── ScheduleNotFound
     │   │   ├── UploadNotFound
     │   │   ├── VersionNotFound
@@ -160,6 +161,12 @@ class InvocationNotFound(NotFound):
     """There is no such invocation."""
 
     reasons: ClassVar[tuple[str, ...]] = ("INVOCATION_NOT_FOUND",)
+
+
+class ResultNotFound(NotFound):
+    """The invocation has ended without a result: `metadata` says how and why."""
+
+    reasons: ClassVar[tuple[str, ...]] = ("RESULT_NOT_FOUND",)
 
 
 class ScheduleNotFound(NotFound):

@@ -14,6 +14,7 @@
     │   ├── InvocationNotFound
     │   ├── WorkerNotFound
     │   ├── ScheduleNotFound
+    │   ├── ResultNotFound
     │   └── UploadNotFound
     ├── FunctionExists
     ├── EtagMismatch
@@ -157,6 +158,12 @@ class ScheduleNotFound(NotFound):
     """There is no such schedule."""
 
     reason = reasons.SCHEDULE_NOT_FOUND
+
+
+class ResultNotFound(NotFound):
+    """The invocation has ended without a result."""
+
+    reason = reasons.RESULT_NOT_FOUND
 
 
 class UploadNotFound(NotFound):

@@ -63,6 +63,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """No such upload, or it expired. NOT_FOUND, HTTP 404."""
     SCHEDULE_NOT_FOUND: _ErrorReason.ValueType  # 26
     """No such schedule. NOT_FOUND, HTTP 404."""
+    RESULT_NOT_FOUND: _ErrorReason.ValueType  # 27
+    """The invocation has ended without a result: `metadata.status` says how, and
+    `metadata.code` why. NOT_FOUND, HTTP 404.
+    """
     FUNCTION_EXISTS: _ErrorReason.ValueType  # 40
     """Another function has this name. ALREADY_EXISTS, HTTP 409."""
     ETAG_MISMATCH: _ErrorReason.ValueType  # 41
@@ -186,6 +190,10 @@ UPLOAD_NOT_FOUND: ErrorReason.ValueType  # 24
 """No such upload, or it expired. NOT_FOUND, HTTP 404."""
 SCHEDULE_NOT_FOUND: ErrorReason.ValueType  # 26
 """No such schedule. NOT_FOUND, HTTP 404."""
+RESULT_NOT_FOUND: ErrorReason.ValueType  # 27
+"""The invocation has ended without a result: `metadata.status` says how, and
+`metadata.code` why. NOT_FOUND, HTTP 404.
+"""
 FUNCTION_EXISTS: ErrorReason.ValueType  # 40
 """Another function has this name. ALREADY_EXISTS, HTTP 409."""
 ETAG_MISMATCH: ErrorReason.ValueType  # 41

@@ -71,6 +71,16 @@ class InvocationServiceStub:
                 request_serializer=faas_dot_v1_dot_invocation__service__pb2.GetInvocationLogsRequest.SerializeToString,
                 response_deserializer=faas_dot_v1_dot_invocation__service__pb2.GetInvocationLogsResponse.FromString,
                 _registered_method=True)
+        self.GetInvocationPayload = channel.unary_stream(
+                '/faas.v1.InvocationService/GetInvocationPayload',
+                request_serializer=faas_dot_v1_dot_invocation__service__pb2.GetInvocationPayloadRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.GetInvocationResult = channel.unary_stream(
+                '/faas.v1.InvocationService/GetInvocationResult',
+                request_serializer=faas_dot_v1_dot_invocation__service__pb2.GetInvocationResultRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
         self.WatchInvocation = channel.unary_stream(
                 '/faas.v1.InvocationService/WatchInvocation',
                 request_serializer=faas_dot_v1_dot_invocation__service__pb2.WatchInvocationRequest.SerializeToString,
@@ -237,6 +247,22 @@ class InvocationServiceServicer:
     def GetInvocationLogs(self, request, context):
         """What the function printed, in order, while it runs too.
         Errors: INVOCATION_NOT_FOUND, INVALID_PAGE_TOKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetInvocationPayload(self, request, context):
+        """The payload's bytes as they came, with their content type.
+        Errors: INVOCATION_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetInvocationResult(self, request, context):
+        """The result's bytes as the function gave them, with their content type.
+        Errors: INVOCATION_NOT_FOUND, INVOCATION_UNFINISHED, RESULT_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -446,6 +472,16 @@ def add_InvocationServiceServicer_to_server(servicer, server):
                     servicer.GetInvocationLogs,
                     request_deserializer=faas_dot_v1_dot_invocation__service__pb2.GetInvocationLogsRequest.FromString,
                     response_serializer=faas_dot_v1_dot_invocation__service__pb2.GetInvocationLogsResponse.SerializeToString,
+            ),
+            'GetInvocationPayload': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetInvocationPayload,
+                    request_deserializer=faas_dot_v1_dot_invocation__service__pb2.GetInvocationPayloadRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'GetInvocationResult': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetInvocationResult,
+                    request_deserializer=faas_dot_v1_dot_invocation__service__pb2.GetInvocationResultRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'WatchInvocation': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchInvocation,
@@ -690,6 +726,60 @@ class InvocationService:
             '/faas.v1.InvocationService/GetInvocationLogs',
             faas_dot_v1_dot_invocation__service__pb2.GetInvocationLogsRequest.SerializeToString,
             faas_dot_v1_dot_invocation__service__pb2.GetInvocationLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetInvocationPayload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/faas.v1.InvocationService/GetInvocationPayload',
+            faas_dot_v1_dot_invocation__service__pb2.GetInvocationPayloadRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetInvocationResult(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/faas.v1.InvocationService/GetInvocationResult',
+            faas_dot_v1_dot_invocation__service__pb2.GetInvocationResultRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
             insecure,

@@ -84,6 +84,14 @@ class InvocationServiceStub:
     """What the function printed, in order, while it runs too.
     Errors: INVOCATION_NOT_FOUND, INVALID_PAGE_TOKEN.
     """
+    GetInvocationPayload: _grpc.UnaryStreamMultiCallable[_invocation_service_pb2.GetInvocationPayloadRequest, _httpbody_pb2.HttpBody]
+    """The payload's bytes as they came, with their content type.
+    Errors: INVOCATION_NOT_FOUND.
+    """
+    GetInvocationResult: _grpc.UnaryStreamMultiCallable[_invocation_service_pb2.GetInvocationResultRequest, _httpbody_pb2.HttpBody]
+    """The result's bytes as the function gave them, with their content type.
+    Errors: INVOCATION_NOT_FOUND, INVOCATION_UNFINISHED, RESULT_NOT_FOUND.
+    """
     WatchInvocation: _grpc.UnaryStreamMultiCallable[_invocation_service_pb2.WatchInvocationRequest, _invocation_pb2.InvocationEvent]
     """What happens to an invocation, as it happens: its states and what the
     function prints, from the beginning or from `cursor` on, until it has ended.
@@ -215,6 +223,14 @@ class InvocationServiceAsyncStub(InvocationServiceStub):
     GetInvocationLogs: _aio.UnaryUnaryMultiCallable[_invocation_service_pb2.GetInvocationLogsRequest, _invocation_service_pb2.GetInvocationLogsResponse]  # type: ignore[assignment]
     """What the function printed, in order, while it runs too.
     Errors: INVOCATION_NOT_FOUND, INVALID_PAGE_TOKEN.
+    """
+    GetInvocationPayload: _aio.UnaryStreamMultiCallable[_invocation_service_pb2.GetInvocationPayloadRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """The payload's bytes as they came, with their content type.
+    Errors: INVOCATION_NOT_FOUND.
+    """
+    GetInvocationResult: _aio.UnaryStreamMultiCallable[_invocation_service_pb2.GetInvocationResultRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """The result's bytes as the function gave them, with their content type.
+    Errors: INVOCATION_NOT_FOUND, INVOCATION_UNFINISHED, RESULT_NOT_FOUND.
     """
     WatchInvocation: _aio.UnaryStreamMultiCallable[_invocation_service_pb2.WatchInvocationRequest, _invocation_pb2.InvocationEvent]  # type: ignore[assignment]
     """What happens to an invocation, as it happens: its states and what the
@@ -374,6 +390,26 @@ class InvocationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_invocation_service_pb2.GetInvocationLogsResponse, _abc.Awaitable[_invocation_service_pb2.GetInvocationLogsResponse]]:
         """What the function printed, in order, while it runs too.
         Errors: INVOCATION_NOT_FOUND, INVALID_PAGE_TOKEN.
+        """
+
+    @_abc_1.abstractmethod
+    def GetInvocationPayload(
+        self,
+        request: _invocation_service_pb2.GetInvocationPayloadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """The payload's bytes as they came, with their content type.
+        Errors: INVOCATION_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def GetInvocationResult(
+        self,
+        request: _invocation_service_pb2.GetInvocationResultRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """The result's bytes as the function gave them, with their content type.
+        Errors: INVOCATION_NOT_FOUND, INVOCATION_UNFINISHED, RESULT_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod

@@ -18,8 +18,8 @@ from services.invocations.records import Record
 NOTABLE = timedelta(milliseconds=200)
 
 _STATE = """
-SELECT offered_at, declines, laned, expires_at, retry_policy, lanes.paused_at,
-  lanes.max_concurrency
+SELECT offered_at, declines, laned, nullif(expires_at, 'infinity') AS expires_at, retry_policy,
+  lanes.paused_at, lanes.max_concurrency
 FROM invocations LEFT JOIN lanes USING (function_id) WHERE id = %(id)s"""
 
 _OUTCOMES = {
@@ -39,7 +39,7 @@ class State:
     offered_at: datetime | None
     declines: int
     laned: bool
-    expires_at: datetime
+    expires_at: datetime | None
     retry_policy: dict[str, Any] | None
     paused_at: datetime | None
     max_concurrency: int | None
@@ -177,9 +177,8 @@ def _pending(record: Record, attempts: list[Attempt], state: State) -> Step:
         causes.append(f"Workers have declined it {state.declines} times: they cannot run it.")
     if attempts:
         causes.append("It is started again after what came before.")
-    expires = f"Unless it is started by {state.expires_at.isoformat()} it is given up."
-    if not attempts and state.expires_at.year < 9999:
-        causes.append(expires)
+    if not attempts and state.expires_at is not None:
+        causes.append(f"Unless it is started by {state.expires_at.isoformat()} it is given up.")
     if state.offered_at is not None:
         return Step(state.offered_at, "In the queue: waits for a worker.", " ".join(causes))
     return Step(record.due_at, "Waits from this moment to be queued.", " ".join(causes))

@@ -4,6 +4,8 @@ Unlike Invoke it answers with the function's result, so a failure of the functio
 an error here, told apart from the platform's by its reason and a header.
 """
 
+from collections.abc import Iterator
+
 from google.api.httpbody_pb2 import HttpBody
 
 from faas.json_values import NotJson, check, is_json
@@ -24,6 +26,8 @@ from services.invocations.records import Record
 INVOCATION_ID_HEADER = "x-faas-invocation-id"
 ERROR_HEADER = "x-faas-error"
 """Only with a failure of the function's own: the error's code, as the record has it."""
+
+PART_BYTES = 256 * 1024
 
 _FAILURES: dict[str, type[MeshError]] = {
     "failed": FunctionFailed,
@@ -56,6 +60,13 @@ def result_of(record: Record) -> HttpBody:
     if record.status == "completed":
         return HttpBody(content_type=record.result_type or JSON, data=record.result or b"")
     raise failure_of(record)
+
+
+def in_parts(body: HttpBody) -> Iterator[HttpBody]:
+    """`body` in messages of a size that streams well; the first has the content type."""
+    yield HttpBody(content_type=body.content_type, data=body.data[:PART_BYTES])
+    for start in range(PART_BYTES, len(body.data), PART_BYTES):
+        yield HttpBody(data=body.data[start : start + PART_BYTES])
 
 
 def headers_of(record: Record) -> dict[str, str]:

@@ -1,12 +1,18 @@
 """The RPCs that tell of many invocations, or much of one."""
 
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
+from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Value
 
 from faas.json_values import to_value
 from faas.v1.explanation_pb2 import ExplainInvocationRequest, Explanation
+from faas.v1.invocation_service_pb2 import (
+    GetInvocationPayloadRequest,
+    GetInvocationResultRequest,
+)
 from faas.v1.replay_pb2 import (
     CompareInvocationsRequest,
     Comparison,
@@ -16,8 +22,10 @@ from faas.v1.replay_pb2 import (
 from faas.v1.stats_pb2 import GetStatsRequest
 from faas.v1.stats_pb2 import Stats as StatsMessage
 from services import ids
+from services.errors import ResultNotFound
 from services.invocations.acceptance import Acceptance
 from services.invocations.accounts import Account, Accounts
+from services.invocations.calls import in_parts
 from services.invocations.comparison import ABSENT, Difference, compare
 from services.invocations.messages import attempt_to_proto, to_proto
 from services.invocations.records import Record, Records
@@ -74,6 +82,26 @@ class InsightServicer:
         other = getattr(request, "with")
         other_key = invocation_key(other, "with") if other else None
         return comparison_to_proto(*await self._replays.comparison(key, other_key))
+
+    async def GetInvocationPayload(
+        self, request: GetInvocationPayloadRequest, _call: Call
+    ) -> AsyncIterator[HttpBody]:
+        """The payload's bytes."""
+        record = await self._replays.find(invocation_key(request.invocation_id))
+        for body in in_parts(HttpBody(content_type=record.payload_type, data=record.payload)):
+            yield body
+
+    async def GetInvocationResult(
+        self, request: GetInvocationResultRequest, _call: Call
+    ) -> AsyncIterator[HttpBody]:
+        """The result's bytes."""
+        record = await self._replays.ended(invocation_key(request.invocation_id))
+        if record.result is None:
+            how = {"status": record.status.upper(), "code": (record.error or {}).get("code", "")}
+            text = f"{request.invocation_id} has no result: it is {how['status']}."
+            raise ResultNotFound(text, metadata=how)
+        for body in in_parts(HttpBody(content_type=record.result_type, data=record.result)):
+            yield body
 
     async def ExplainInvocation(
         self, request: ExplainInvocationRequest, _call: Call

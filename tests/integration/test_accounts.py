@@ -111,6 +111,14 @@ async def test_where_it_waits_and_why(database: Database, records: Records) -> N
     )
 
 
+async def test_what_never_expires(database: Database, records: Records) -> None:
+    record = await accepted(records)
+    query = "UPDATE invocations SET expires_at = 'infinity' WHERE id = %(id)s"
+    await database.fetch(query, {"id": record.id})
+    told = await account(database, records, record.id)
+    assert "given up" not in told.steps[-1].why
+
+
 async def test_it_runs(database: Database, records: Records, boot: UUID) -> None:
     record = await running(records, boot)
     told = await account(database, records, record.id)

@@ -89,6 +89,11 @@ async def test_bodies_and_types_are_kept(mesh: Mesh, http: httpx.AsyncClient) ->
         assert record.HasField("payload") == (content_type is None)
         assert record.HasField("result") == (content_type is None)
         assert "x-faas-error" not in answer.headers
+        # Both are there to be read again, as they were.
+        for part, content in (("payload", body), ("result", answer.content)):
+            again = await http.get(f"/invocations/{record.id}/{part}")
+            assert (again.status_code, again.content) == (200, content)
+            assert again.headers["content-type"] == getattr(record, f"{part}_type")
 
     nothing = await http.post("/functions/echo:call")
     assert (nothing.status_code, nothing.content) == (200, b"null")
@@ -147,6 +152,9 @@ async def test_failures_of_the_function_are_told_from_the_platforms(
         record = await mesh.get(metadata["invocation_id"])
         assert Invocation.ErrorCode.Name(record.error.code) == error
         assert answer.json()["message"] == record.error.message
+        again = await http.get(f"/invocations/{record.id}/result")
+        assert (again.status_code, reason(again)) == (404, "RESULT_NOT_FOUND")
+        assert again.json()["details"][0]["metadata"]["code"] == error
     assert answer.json()["message"].startswith("The function was still running")
 
     missing = await http.post("/functions/nobody:call", json=1)
@@ -186,6 +194,8 @@ async def test_bad_bodies_are_refused_and_leave_nothing(
     largest = await http.post("/functions/echo:call", content=bytes(1024 * 1024))
     assert largest.status_code == 200
     assert largest.content == bytes(1024 * 1024)
+    invocation_id = largest.headers["x-faas-invocation-id"]
+    assert (await http.get(f"/invocations/{invocation_id}/payload")).content == largest.content
 
 
 async def test_a_wait_that_ends_leaves_it_running(mesh: Mesh) -> None:
