@@ -18,6 +18,7 @@ from services.invocations.changes import Changes
 from services.invocations.controls import ControlServicer
 from services.invocations.database import UNAVAILABLE, Database
 from services.invocations.dead_letters import DeadLetters
+from services.invocations.durability import Durability
 from services.invocations.feeder import Feeder, Recovery
 from services.invocations.functions import Functions
 from services.invocations.history import History
@@ -141,6 +142,7 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
     )
     await database.open()
     loops = (
+        Durability(database),
         Partitions(database, retention_days=settings.retention_days),
         functions,
         waiters,

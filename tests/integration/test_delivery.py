@@ -9,6 +9,7 @@ import pytest
 
 from services.errors import RequestIdReused
 from services.ids import new_uuid
+from services.invocations import durability
 from services.invocations.database import Database
 from services.invocations.lanes import Lanes
 from services.invocations.offers import OfferBook
@@ -389,3 +390,11 @@ async def test_what_nobody_can_run_waits_longer_each_time(
         waits.append(round((found.due_at - datetime.now(UTC)).total_seconds()))
     assert waits == [10, 20, 30]
     assert found.attempt == 0
+
+
+# What the promise needs
+
+
+async def test_a_database_that_may_forget_is_complained_of(database: Database) -> None:
+    # The tests' own server runs without fsync.
+    assert [text for text in await durability.warnings(database) if "fsync is off" in text]

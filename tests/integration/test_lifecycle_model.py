@@ -146,6 +146,13 @@ class Lifecycle(RuleBasedStateMachine):
         assert bool(lost) == self.models[key].lose(boot)
 
     @rule(key=invocations)
+    def start_and_lose(self, key: UUID) -> None:
+        self.grant(key, 0)
+        boot = self.models[key].boot
+        if boot is not None:
+            self.lose(key, boot)
+
+    @rule(key=invocations)
     def cancel(self, key: UUID) -> None:
         assert bool(self.run(self.records.cancel([key]))) == self.models[key].cancel()
 
