@@ -19,6 +19,11 @@ DELETE FROM request_ids WHERE (function_id, request_id) IN (
   SELECT function_id, request_id FROM request_ids
   WHERE created_at < clock_timestamp() - {REQUEST_ID_AGE} LIMIT 5000 FOR UPDATE SKIP LOCKED)"""
 
+# A worker that comes back so late is not known any more, and what it tells is stale.
+_FORGET_BOOTS = """
+DELETE FROM workers WHERE lost_at < clock_timestamp() - interval '1 day' AND NOT EXISTS
+  (SELECT 1 FROM invocations WHERE status = 'running' AND worker_boot = boot_id)"""
+
 log = structlog.get_logger()
 
 
@@ -60,4 +65,5 @@ class Sweeper:
         if time.monotonic() - self._forgot > REQUEST_IDS_S:
             while await self._database.execute(_FORGET_REQUEST_IDS):
                 continue
+            await self._database.execute(_FORGET_BOOTS)
             self._forgot = time.monotonic()

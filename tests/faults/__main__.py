@@ -66,8 +66,12 @@ async def play_all(faults: list[Fault], rounds: int, seed: int, pace: Pace, quic
                 row.rounds.append(await play(stack, fault, seed + number, pace))
                 if row.rounds[-1].recovery_s > fault.bound_s:
                     row.broken = row.broken or "R broken"
-            except (AssertionError, TimeoutError) as error:
-                lines = str(error).splitlines() or [type(error).__name__]
+            except (AssertionError, TimeoutError, ExceptionGroup) as error:
+                cause: BaseException = error
+                while isinstance(cause, BaseExceptionGroup):
+                    cause = cause.exceptions[0]
+                print(cause, file=sys.stderr)
+                lines = str(cause).splitlines() or [type(cause).__name__]
                 row.broken = f"broken (seed {seed + number}): {lines[0][:160]}"
                 await stack.down()
                 stack = None

@@ -5,6 +5,8 @@ part's own code is as it is; its methods are wrapped from outside. A rig that ha
 gone off removes its file, so it goes off once.
 """
 
+import asyncio
+import gc
 import os
 import runpy
 import signal
@@ -101,8 +103,16 @@ def rig_worker() -> None:
     spool._allocate = full
 
 
+def show_tasks(*_: object) -> None:
+    """What every task waits for, to standard error: of a part that does not end."""
+    for thing in gc.get_objects():
+        if isinstance(thing, asyncio.Task) and not thing.done():
+            thing.print_stack()
+
+
 def main() -> None:
     """Rig the part, and run it as its `__main__` would."""
+    signal.signal(signal.SIGUSR2, show_tasks)
     module = sys.argv.pop(1)
     if module == "services.invocations":
         rig_service()

@@ -148,7 +148,15 @@ class Stack(Mesh):
 
     async def died(self, name: str, timeout_s: float = 60) -> None:
         """Wait until a part has ended by itself."""
-        await asyncio.to_thread(self.processes.pop(name).wait, timeout_s)
+        process = self.processes[name]
+        try:
+            await asyncio.to_thread(process.wait, timeout_s)
+        except subprocess.TimeoutExpired as error:
+            process.send_signal(signal.SIGUSR2)
+            await asyncio.sleep(1)
+            tail = self.log(name)[-6000:]
+            raise AssertionError(f"{name} does not end: {tail}") from error
+        del self.processes[name]
 
     def arm(self, name: str, point: str) -> None:
         """Let a part die at this point, the next time that it comes there."""

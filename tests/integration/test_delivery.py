@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from redis.asyncio import Redis
 
 from services.errors import RequestIdReused
 from services.ids import new_uuid
@@ -14,6 +15,8 @@ from services.invocations.database import Database
 from services.invocations.lanes import Lanes
 from services.invocations.offers import OfferBook
 from services.invocations.records import Ending, Record, Records
+from services.invocations.sweeper import Sweeper
+from services.invocations.waiters import Waiters
 from tests.integration.invocations import (
     LOST,
     a_boot,
@@ -269,6 +272,21 @@ async def test_a_request_id_is_free_again_after_a_day(records: Records, database
     second, _ = await records.accept(new_uuid(), **values, digest=b"b")
     assert second.id != first.id
     assert second.request_id == "once"
+
+
+async def test_what_is_a_day_old_is_forgotten(records: Records, database: Database) -> None:
+    await accepted(records, request_id="once", digest=b"a")
+    boots = [await a_boot(database) for _ in range(2)]
+    old = "clock_timestamp() - interval '25 hours'"
+    await database.fetch(f"UPDATE request_ids SET created_at = {old}")
+    await database.fetch(
+        f"UPDATE workers SET lost_at = {old} WHERE boot_id = %(boot)s", {"boot": boots[0]}
+    )
+    waiters = Waiters(records, Redis())
+    await Sweeper(database, records, Lanes(database), waiters, interval_s=1).sweep()
+    assert await database.fetch("SELECT 1 FROM request_ids") == []
+    left = await database.fetch("SELECT boot_id FROM workers")
+    assert [row["boot_id"] for row in left] == boots[1:]
 
 
 # Batches
