@@ -196,7 +196,7 @@ async def _(scene: Scene) -> None:
     name = scene.any_worker()
     await scene.moment()
     scene.stack.signal(name, signal.SIGSTOP)
-    lease_s = float(scene.stack.settings["invocations"].get("lease_s", 30))
+    lease_s = float(scene.stack.settings.get("invocations", {}).get("lease_s", 30))
     await asyncio.sleep(max(scene.long_s, lease_s + 4))
     scene.stack.signal(name, signal.SIGCONT)
     # Its boot is dead: it ends itself, to come back under another.
