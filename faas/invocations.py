@@ -19,7 +19,7 @@ from faas.errors import (
 )
 from faas.json_values import to_python
 from faas.paging import pages
-from faas.transport import ATTEMPTS, Transport, pause_s
+from faas.transport import FIRST_BACKOFF_S, MAX_BACKOFF_S, Transport
 from faas.v1 import invocation_pb2
 from faas.v1.explanation_pb2 import ExplainInvocationRequest, Explanation
 from faas.v1.invocation_pb2 import InvocationEvent, LogLine
@@ -42,7 +42,8 @@ WATCH_S = 3600.0
 """How long one stream may last before the next one takes it up."""
 SILENCE_S = 45.0
 """A stream without a sign of life, of which there is one every 15 s, is broken."""
-FOLLOW_S = 0.1
+RESUME_S = 30.0
+"""How long a stream that broke is tried to be taken up again."""
 
 _UNENDED = (Record.STATUS_UNSPECIFIED, Record.PENDING, Record.RUNNING)
 
@@ -210,7 +211,7 @@ class AsyncInvocation(InvocationView):
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         stub = InvocationServiceStub(self._transport.channel)
         request = WatchInvocationRequest(invocation_id=self.id, cursor=cursor)
-        broken = 0
+        heard, broken = time.monotonic(), 0
         while True:
             left_s = WATCH_S if deadline is None else deadline - time.monotonic()
             if left_s <= 0:
@@ -222,7 +223,7 @@ class AsyncInvocation(InvocationView):
                     timeout_s=min(left_s, WATCH_S),
                     silence_s=SILENCE_S,
                 ):
-                    broken = 0
+                    heard, broken = time.monotonic(), 0
                     request.cursor = event.cursor or request.cursor
                     if event.HasField("invocation"):
                         self._record = _with_payload_of(self._record, event.invocation)
@@ -233,11 +234,10 @@ class AsyncInvocation(InvocationView):
                 failure: CallFailed = Unavailable("The stream ended before the invocation did.")
             except (Unavailable, DeadlineExceeded) as error:
                 failure = error
-            broken += 1
-            wait_s = FOLLOW_S if isinstance(failure, DeadlineExceeded) else pause_s(failure, broken)
-            if wait_s is None or broken >= ATTEMPTS:
+            if time.monotonic() - heard > RESUME_S and broken:
                 raise failure
-            await asyncio.sleep(wait_s)
+            broken += 1
+            await asyncio.sleep(min(FIRST_BACKOFF_S * 2**broken, MAX_BACKOFF_S))
 
     async def _read(self, wait_s: float) -> Record:
         stub = InvocationServiceStub(self._transport.channel)

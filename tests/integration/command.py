@@ -23,6 +23,8 @@ _VARYING = (
     (r"(COMPLETED|FAILED)( +\d+ +)\d+(\.\d+)?s *", r"\1\2<seconds> "),
     (r"^(etag|host|boot_id) .*", r"\1  <text>"),
     (r"(start_kind\W+)[A-Z]+", r"\1<kind>"),
+    (r"\b\d/4\b", "<running>/4"),
+    (r'("running": )\d+', r"\1<running>"),
     (rf"\b{re.escape(socket.gethostname())}\b", "<host>"),
     (r"(?<=\S) {2,}", "  "),
     (r"^( +(?:duration|queued|startup|run|cpu_time): ).*", r"\1<seconds>"),

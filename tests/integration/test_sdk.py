@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -261,21 +260,25 @@ def test_map_raises_a_failure_in_its_place_or_returns_it(client: faas.Client, na
 
 def test_as_completed_gives_what_ends_first(client: faas.Client, name):
     fn = client.deploy(SLOW, name=name, runtime="python")
-    slow, quick = fn.submit(3), fn.submit(0)
-    ended = list(client.as_completed([slow, quick]))
-    assert ended == [quick, slow]
+    slow, quick = fn.submit(600), fn.submit(0)
     with pytest.raises(faas.WaitTimeout):
-        list(client.as_completed([fn.submit(5)], timeout_s=0.1))
+        list(client.as_completed([slow], timeout_s=0.1))
+    ended = client.as_completed([slow, quick])
+    assert next(ended) is quick
+    slow.cancel()
+    assert list(ended) == [slow]
 
 
 def test_more_can_be_waited_for_than_at_once(client: faas.Client, name, monkeypatch):
     monkeypatch.setattr("faas.client.WAITS_AT_ONCE", 2)
     fn = client.deploy(SLOW, name=name, runtime="python")
-    slow = [fn.submit(4) for _ in range(2)]
+    slow = [fn.submit(600) for _ in range(2)]
     quick = [fn.submit(0) for _ in range(3)]
-    ended = [invocation.id for invocation in client.as_completed([*slow, *quick])]
-    assert set(ended[:3]) == {invocation.id for invocation in quick}
-    assert set(ended[3:]) == {invocation.id for invocation in slow}
+    ended = client.as_completed([*slow, *quick])
+    assert {next(ended).id for _ in quick} == {invocation.id for invocation in quick}
+    for invocation in slow:
+        invocation.cancel()
+    assert {invocation.id for invocation in ended} == {invocation.id for invocation in slow}
 
 
 def test_a_python_function_is_deployed_as_it_stands(client: faas.Client, name):
@@ -391,7 +394,10 @@ def test_nobody_there_is_said_with_the_address():
         list(client.functions())
 
 
-def test_a_read_is_tried_again_until_the_server_is_back(platform: Platform, client: faas.Client):
+def test_a_read_is_tried_again_until_the_server_is_back(
+    platform: Platform, client: faas.Client, monkeypatch
+):
+    monkeypatch.setattr("faas.transport.ATTEMPTS", 100)  # as slow as a machine may be
     client.deploy(ECHO, name="sdk-echo", runtime="python")
     platform.envoy.stop()
     timer = threading.Timer(0.3, platform.envoy.start)
@@ -444,7 +450,7 @@ def test_an_interrupt_ends_a_wait_at_once(platform: Platform, client: faas.Clien
         "import faas\n"
         f"fn = faas.Client({platform.url!r}).function({name!r})\n"
         "print('waiting', flush=True)\n"
-        "fn(20)\n"
+        "fn(600)\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -453,10 +459,9 @@ def test_an_interrupt_ends_a_wait_at_once(platform: Platform, client: faas.Clien
     process.stdout.readline()
     wait_until(lambda: any(client.invocations(function_id=name)), "it is accepted")
     process.send_signal(signal.SIGINT)
-    began = time.monotonic()
     _, errors = process.communicate(timeout=60)
     assert b"KeyboardInterrupt" in errors
-    assert time.monotonic() - began < 60
+    client.function(name).cancel_all()
 
 
 def test_a_forgotten_client_lets_the_program_end(platform: Platform):

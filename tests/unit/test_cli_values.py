@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml as reference
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from faas import errors
@@ -38,6 +38,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(VALUES)
 def test_yaml_reads_as_the_same(value):
     # JSON's floats without a dot ("1e+16") are text to YAML 1.1, and numbers to 1.2.
