@@ -144,14 +144,22 @@ class Invocation(_message.Message):
         DESCRIPTOR: _descriptor.EnumDescriptor
         START_KIND_UNSPECIFIED: Invocation._StartKind.ValueType  # 0
         COLD: Invocation._StartKind.ValueType  # 1
-        """Made for this invocation."""
+        """It waited for a sandbox to start."""
+        PREWARMED: Invocation._StartKind.ValueType  # 2
+        """A sandbox of its language was up already, and had run nothing yet."""
+        WARM: Invocation._StartKind.ValueType  # 3
+        """A sandbox had run this version of the function before."""
 
     class StartKind(_StartKind, metaclass=_StartKindEnumTypeWrapper):
         """How the sandbox came to be."""
 
     START_KIND_UNSPECIFIED: Invocation.StartKind.ValueType  # 0
     COLD: Invocation.StartKind.ValueType  # 1
-    """Made for this invocation."""
+    """It waited for a sandbox to start."""
+    PREWARMED: Invocation.StartKind.ValueType  # 2
+    """A sandbox of its language was up already, and had run nothing yet."""
+    WARM: Invocation.StartKind.ValueType  # 3
+    """A sandbox had run this version of the function before."""
 
     @_typing.final
     class Error(_message.Message):

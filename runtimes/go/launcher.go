@@ -36,6 +36,7 @@ func main() {
 			os.Exit(0)
 		}
 	}
+	os.Setenv("FUNCTION_HANDLER", load.Handler)
 	for name, value := range load.Env {
 		os.Setenv(name, value)
 	}

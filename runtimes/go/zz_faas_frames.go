@@ -196,6 +196,9 @@ func faasMetrics() map[string]float64 {
 		}
 		faasMetric(metrics, "cpu_time_s", "/sys/fs/cgroup/cpu.stat", "usage_usec ", 1e-6)
 		faasMetric(metrics, "cpu_time_s", "/sys/fs/cgroup/cpuacct/cpuacct.usage", "", 1e-9)
+		if len(metrics) > 0 {
+			metrics["left_processes"] = float64(max(faasProcesses()-faasOwnProcesses, 0))
+		}
 	}
 	if len(metrics) == 0 {
 		// Maxrss counts the parent's memory before exec too.
@@ -215,6 +218,20 @@ func faasMetrics() map[string]float64 {
 		}
 	}
 	return metrics
+}
+
+// faasOwnProcesses are those before the function's code runs: init and the shim.
+var faasOwnProcesses = faasProcesses()
+
+// faasProcesses is how many there are in this sandbox.
+func faasProcesses() (count int) {
+	entries, _ := os.ReadDir("/proc")
+	for _, entry := range entries {
+		if name := entry.Name(); name[0] >= '0' && name[0] <= '9' {
+			count++
+		}
+	}
+	return
 }
 
 func faasMetric(metrics map[string]float64, name, file, key string, unit float64) {

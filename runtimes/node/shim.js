@@ -290,7 +290,7 @@ function userStack(error) {
 
 function metrics() {
   const found = ownCgroup ? cgroupMetrics() : {};
-  if (Object.values(found).some((value) => value !== undefined)) return found;
+  if (found.cpu_time_s !== undefined || found.peak_memory_bytes !== undefined) return found;
   const usage = process.resourceUsage();
   // maxRSS counts the parent's memory before exec too.
   const own = readNumber('/proc/self/status', /^VmHWM:\s+(\d+)/m) ?? usage.maxRSS;
@@ -300,10 +300,23 @@ function metrics() {
   };
 }
 
+/** How many there are in this sandbox. */
+function processes() {
+  try {
+    return fs.readdirSync('/proc').filter((name) => /^\d/.test(name)).length;
+  } catch {
+    return 0;
+  }
+}
+
+// Before the function's code is loaded: init and the shim.
+const ownProcesses = processes();
+
 function cgroupMetrics(root = '/sys/fs/cgroup') {
   const microseconds = readNumber(`${root}/cpu.stat`, /^usage_usec (\d+)/m);
   const nanoseconds = readNumber(`${root}/cpuacct/cpuacct.usage`);
   return {
+    left_processes: Math.max(processes() - ownProcesses, 0),
     cpu_time_s: microseconds === undefined ? nanoseconds && nanoseconds / 1e9 : microseconds / 1e6,
     peak_memory_bytes:
       readNumber(`${root}/memory.peak`) ?? readNumber(`${root}/memory/memory.max_usage_in_bytes`),
@@ -371,7 +384,7 @@ class Connection {
 }
 
 async function prepare(loading) {
-  Object.assign(process.env, loading.env);
+  Object.assign(process.env, { FUNCTION_HANDLER: loading.handler }, loading.env);
   return loading.handler.includes('.') ? loadHandler(loading.handler) : runProgram;
 }
 

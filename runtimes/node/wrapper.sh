@@ -14,4 +14,5 @@ done
 if [ "${heap:-16385}" -le 16384 ]; then
   export NODE_OPTIONS="--max-old-space-size=$heap${NODE_OPTIONS:+ $NODE_OPTIONS}"
 fi
+[ -z "$FUNCTION_OUTPUT" ] || exec >"$FUNCTION_OUTPUT/out" 2>"$FUNCTION_OUTPUT/err"
 exec node /app/shim.js

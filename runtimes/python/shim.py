@@ -312,7 +312,11 @@ def metrics():
     if not os.environ.get("FUNCTION_CODE_DIR"):
         cpu_time_s, peak = cgroup_metrics()
         if cpu_time_s is not None or peak is not None:
-            return {"cpu_time_s": cpu_time_s, "peak_memory_bytes": peak}
+            return {
+                "cpu_time_s": cpu_time_s,
+                "peak_memory_bytes": peak,
+                "left_processes": max(processes() - OWN_PROCESSES, 0),
+            }
     own = resource.getrusage(resource.RUSAGE_SELF)
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     times = (own.ru_utime, own.ru_stime, children.ru_utime, children.ru_stime)
@@ -320,6 +324,18 @@ def metrics():
         "cpu_time_s": round(sum(times), 6),
         "peak_memory_bytes": max(own_peak(own), children.ru_maxrss * MAXRSS_UNIT),
     }
+
+
+def processes():
+    """How many there are in this sandbox."""
+    try:
+        return sum(name.isdigit() for name in os.listdir("/proc"))
+    except OSError:
+        return 0
+
+
+# Before the function's code is loaded: init and the shim.
+OWN_PROCESSES = processes()
 
 
 def cgroup_metrics(root="/sys/fs/cgroup"):
@@ -385,6 +401,7 @@ class Connection:
 
 def load(header):
     """The function that `header` names, with its environment set. Raises Failure."""
+    os.environ["FUNCTION_HANDLER"] = header["handler"]
     os.environ.update(header.get("env") or {})
     # This process is the function's now: the platform's own variables stay as they are.
     return Handler(header["handler"]) if "." in header["handler"] else Program()

@@ -1,6 +1,7 @@
 """Runs a worker: `python -m services.worker`."""
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from services.channels import connect
 from services.server import Server, stop_on_signals
 from services.telemetry import configure_logging
 from services.worker.agent import Agent
-from services.worker.code_cache import CodeCache
+from services.worker.code_cache import SOURCE_FILES, CodeCache
+from services.worker.pool import Budget
 from services.worker.runtime import OutputLimits, Runtime, RuntimeUnavailable
 from services.worker.servicer import WorkerServicer
 from services.worker.settings import Settings
@@ -140,6 +142,7 @@ def _runtime(settings: Settings, worker_id: str, boot_id: str) -> Runtime:
             limits=limits,
             network=settings.network,
             engine_socket=settings.docker_socket,
+            budget=_budget(settings) if settings.sandboxes == "warm" else None,
         )
     from services.worker.process_runtime import ProcessRuntime
 
@@ -149,6 +152,17 @@ def _runtime(settings: Settings, worker_id: str, boot_id: str) -> Runtime:
         worker_id=worker_id,
         boot_id=boot_id,
         limits=limits,
+    )
+
+
+def _budget(settings: Settings) -> Budget:
+    return Budget(
+        sandboxes=max(settings.max_sandboxes, settings.concurrency),
+        memory_mb=settings.sandbox_memory_mb,
+        cores=os.cpu_count() or 1,
+        idle_s=settings.sandbox_idle_s,
+        max_uses=settings.sandbox_max_uses,
+        prewarmed=dict.fromkeys(SOURCE_FILES, settings.prewarmed),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from services.worker.engine import Attachment, Engine, EngineAway, EngineError, NotThere
-from services.worker.hardening import Owner
+from services.worker.hardening import Limits, Owner
 from services.worker.output import Output
 from services.worker.runtime import RuntimeUnavailable, Stream
 
@@ -96,6 +96,13 @@ class Container:
             raise RuntimeUnavailable("its container was killed by somebody else")
         return event == "oom"
 
+    async def update(self, limits: Limits) -> None:
+        """Give it other limits while it runs. Raises RuntimeUnavailable."""
+        try:
+            await self._engine.update(self.id, limits.to_engine())
+        except (EngineAway, EngineError) as error:
+            raise RuntimeUnavailable(f"a sandbox's limits cannot be set: {error}") from error
+
     async def usage(self) -> Usage:
         """What it has used, as far as can be known now."""
         try:
@@ -128,11 +135,11 @@ class Containers:
 
     @asynccontextmanager
     async def running(
-        self, name: str, spec: Mapping[str, Any], output: Output
+        self, name: str, spec: Mapping[str, Any], output: Output | None = None
     ) -> AsyncIterator[Container]:
         """A container `faas-<name>`, started; killed and removed at the end of the block.
 
-        What it prints is fed to `output`. Raises RuntimeUnavailable.
+        What it prints is fed to `output`, or dropped. Raises RuntimeUnavailable.
         """
         name = f"faas-{name}"
         self._names.add(name)
@@ -147,8 +154,12 @@ class Containers:
             except (EngineAway, EngineError) as error:
                 raise RuntimeUnavailable(f"no container could be created: {error}") from error
             try:
-                attachment = await self._engine.attach(container_id)
-                reading = asyncio.create_task(_feed(attachment, output), name=f"read {name}")
+                reading = asyncio.create_task(
+                    _feed(await self._engine.attach(container_id), output)
+                    if output
+                    else _nothing(),
+                    name=f"read {name}",
+                )
                 stack.push_async_callback(_end, reading)
                 exited = await self._engine.wait(container_id)
                 stack.push_async_callback(_end, exited)
@@ -204,6 +215,10 @@ async def _feed(attachment: Attachment, output: Output) -> None:
             output.end(stream)
     finally:
         attachment.close()
+
+
+async def _nothing() -> None:
+    pass
 
 
 async def _end(task: "asyncio.Task[Any]") -> None:

@@ -51,6 +51,8 @@ class Answer:
     result_type: str = JSON
     cpu_time_s: float | None = None
     peak_memory_bytes: int | None = None
+    left_processes: int = 0
+    """Processes of the function that have outlived it."""
 
 
 class Listener:
@@ -83,7 +85,7 @@ class Listener:
 
 
 class Conversation:
-    """One connected shim: greet, load once, invoke; then close."""
+    """One connected shim: greet, load once, invoke as often as it stays intact; then close."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limits: OutputLimits
@@ -92,6 +94,9 @@ class Conversation:
         self._reader = reader
         self._writer = writer
         self._limits = limits
+        self._loaded = False
+        self.intact = False
+        """Whether the last invocation ended as it should, and left nothing running."""
 
     async def greeting(self) -> None:
         """Wait until the interpreter is up. Raises NoShim and ConnectionEnded."""
@@ -103,15 +108,25 @@ class Conversation:
             raise NoShim(f"the shim does not speak version {PROTOCOL} of the protocol")
 
     async def run(self, assignment: Assignment) -> Answer:
-        """Load and invoke within the assignment's timeout. Raises ConnectionEnded.
+        """Invoke, and load before the first time, within the assignment's timeout.
 
-        After any failure but one of the function's own, the sandbox is spoilt.
+        Raises ConnectionEnded. After any failure but one of the function's own, the
+        sandbox is spoilt.
         """
         deadline = time.time() + assignment.timeout_s
+        self.intact = False
         try:
             async with asyncio.timeout(assignment.timeout_s):
-                loaded = await self.load(assignment)
-                return loaded if loaded.failure else await self.invoke(assignment, deadline)
+                if not self._loaded:
+                    loaded = await self.load(assignment)
+                    if loaded.failure:
+                        return loaded
+                    self._loaded = True
+                answer = await self.invoke(assignment, deadline)
+                own = (None, Invocation.FUNCTION_ERROR)
+                code = answer.failure.code if answer.failure else None
+                self.intact = code in own and answer.left_processes == 0
+                return answer
         except TimeoutError:
             message = f"The function was still running after {assignment.timeout_s:g} s."
             return Answer(FunctionFailure(Invocation.TIMEOUT, message))
@@ -178,13 +193,10 @@ def flooded(kill_bytes: int) -> FunctionFailure:
 
 
 def _succeeded(frame: Frame) -> Answer:
-    metrics = frame.header.get("metrics")
-    answer = Answer(
-        None,
-        frame.body,
-        frame.header.get("content_type", JSON),
-        _cpu_time_s(metrics),
-        _peak_memory_bytes(metrics),
+    answer = replace(
+        _answer(frame.header, None),
+        result=frame.body,
+        result_type=frame.header.get("content_type", JSON),
     )
     if not isinstance(answer.result_type, str) or not is_content_type(answer.result_type):
         return _spoilt(answer, "The result's content type is none.")
@@ -212,11 +224,16 @@ def _failed(header: Mapping[str, Any]) -> Answer:
         stack=_text(header.get("stack")),
         exit_code=exit_code if type(exit_code) is int and 0 <= exit_code <= 255 else 0,
     )
+    return _answer(header, failure)
+
+
+def _answer(header: Mapping[str, Any], failure: FunctionFailure | None) -> Answer:
     metrics = header.get("metrics")
     return Answer(
         failure,
         cpu_time_s=_cpu_time_s(metrics),
-        peak_memory_bytes=_peak_memory_bytes(metrics),
+        peak_memory_bytes=_number(metrics, "peak_memory_bytes"),
+        left_processes=_number(metrics, "left_processes") or 0,
     )
 
 
@@ -246,6 +263,6 @@ def _cpu_time_s(metrics: Any) -> float | None:
     return float(value) if 0 <= value < 1e9 else None
 
 
-def _peak_memory_bytes(metrics: Any) -> int | None:
-    value = metrics.get("peak_memory_bytes") if isinstance(metrics, dict) else None
+def _number(metrics: Any, name: str) -> int | None:
+    value = metrics.get(name) if isinstance(metrics, dict) else None
     return value if type(value) is int and 0 <= value <= _MAX_INT64 else None

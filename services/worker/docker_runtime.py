@@ -1,4 +1,4 @@
-"""Functions in Docker containers: a fresh one for each invocation, hardened.
+"""Functions in Docker containers: warm ones that are used again, or one for each call.
 
 The worker listens on a socket in the sandbox's own directory, which is mounted, and
 the shim inside connects to it: `runtimes/CONTRACT.md`.
@@ -6,26 +6,22 @@ the shim inside connects to it: `runtimes/CONTRACT.md`.
 
 import asyncio
 import os
-import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
 
+from faas.v1.invocation_pb2 import Invocation
 from services.worker.containers import Containers
-from services.worker.conversation import Answer, Listener
+from services.worker.conversation import Answer
 from services.worker.engine import Engine, EngineAway, EngineError, NotThere
-from services.worker.go_build import BINARY, Build, GoBuilder
-from services.worker.hardening import (
-    BUILD_MEMORY_MB,
-    Limits,
-    Owner,
-    build_container,
-    function_container,
-)
+from services.worker.go_build import GoBuilder
+from services.worker.go_container import GoContainer
+from services.worker.hardening import MIB, Limits, Owner
 from services.worker.output import Output
+from services.worker.pool import Budget, Pool, StartKind
 from services.worker.runtime import (
     Assignment,
     FunctionFailure,
@@ -35,24 +31,27 @@ from services.worker.runtime import (
     RuntimeUnavailable,
     Verdict,
 )
-from services.worker.sandbox import ENVIRONMENT, LastWords, Sandbox
-from services.worker.sandbox_dirs import SandboxDir, SandboxDirs
+from services.worker.sandbox import LastWords
+from services.worker.sandbox_dirs import SandboxDirs
+from services.worker.sandboxes import IMAGES, SandboxMaker, StillBorn
 from services.worker.toolchain import assets
+from services.worker.warm_sandboxes import WarmSandboxes
 
-IMAGES = {
-    "python": "faas-runtime-python:latest",
-    "node": "faas-runtime-node:latest",
-    "go": "faas-runtime-go:latest",
-}
-BUILD_IMAGE = "faas-build-go:latest"
 # How often it looks for images that came or went, and for containers that were left.
 TEND_S = 10.0
+PREWARMED_CPUS = 1.0
+
+_START_KINDS = {
+    StartKind.COLD: Invocation.COLD,
+    StartKind.PREWARMED: Invocation.PREWARMED,
+    StartKind.WARM: Invocation.WARM,
+}
 
 log = structlog.get_logger()
 
 
 class DockerRuntime:
-    """One container for each execution."""
+    """Containers of one engine."""
 
     name = "docker"
 
@@ -66,18 +65,32 @@ class DockerRuntime:
         limits: OutputLimits,
         network: str,
         engine_socket: Path,
+        budget: Budget | None,
     ) -> None:
-        """Containers on `network`, of the engine behind `engine_socket`."""
+        """Containers on `network`, of the engine behind `engine_socket`.
+
+        With a `budget` they are kept warm within it (a memory of 0 is half of the
+        machine's); without one there is a fresh container for each execution.
+        """
         self._engine = Engine(engine_socket)
         self._dirs = SandboxDirs(work_dir.absolute(), stack=stack, boot_id=boot_id)
-        self._owner = Owner.of(self._dirs, stack, worker_id)
+        owner = Owner.of(self._dirs, stack, worker_id)
+        cpus = os.cpu_count() or 1
         self._limits = limits
-        self._network = network
-        self._cpus = os.cpu_count() or 1
+        self._budget = budget
         self._images: dict[str, str] = {}
-        self._containers = Containers(self._engine, self._owner, starts_at_once=self._cpus)
-        self._builder = GoBuilder(self._go, assets() / "go")
-        self._builds = 0
+        self._containers = Containers(self._engine, owner, starts_at_once=cpus)
+        self._maker = SandboxMaker(
+            containers=self._containers,
+            dirs=self._dirs,
+            owner=owner,
+            network=network,
+            cpus=cpus,
+            output_limits=limits,
+        )
+        compiler = GoContainer(self._containers, owner, cpus, limits)
+        self._builder = GoBuilder(compiler.compile, assets() / "go")
+        self._warm: WarmSandboxes | None = None
         self._tending: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -92,10 +105,12 @@ class DockerRuntime:
                 f"none of the images {', '.join(IMAGES.values())} is there: build them with"
                 " `make images`, or load them with `docker load`"
             )
-        self._cpus = int(info["NCPU"])
         dead = await asyncio.to_thread(self._dirs.open)
         await self._containers.sweep(dead)
         self._dirs.bury(dead)
+        if self._budget is not None:
+            self._warm = self._warm_sandboxes(self._budget, info["MemTotal"] // MIB)
+            self._warm.begin()
         self._tending = asyncio.create_task(self._tend(), name="tend containers")
 
     def images(self) -> Mapping[str, str]:
@@ -107,27 +122,15 @@ class DockerRuntime:
         return await self._builder.build(spec) if spec.runtime == "go" else None
 
     async def execute(self, assignment: Assignment, on_line: Callable[[Line], None]) -> Verdict:
-        """Run it in a container of its own. Raises RuntimeUnavailable."""
-        started = handed = time.monotonic()
+        """Run it in a sandbox that nobody else uses. Raises RuntimeUnavailable."""
+        started = time.monotonic()
         said = LastWords(on_line)
-        output = Output(said, self._limits)
-        async with self._sandbox(assignment, output) as sandbox:
-            failure = await sandbox.greeted()
-            handed = time.monotonic()
-            answer = Answer(failure) if failure else await sandbox.run(assignment, output, said)
-            ended = time.monotonic()
-            answer = await sandbox.finish(output, answer)
-        return Verdict(
-            failure=answer.failure,
-            result=answer.result,
-            result_type=answer.result_type,
-            startup_s=handed - started,
-            run_s=ended - handed,
-            cpu_time_s=answer.cpu_time_s,
-            peak_memory_bytes=answer.peak_memory_bytes,
-            image=sandbox.image,
-            logs_truncated=output.truncated,
-        )
+        if self._warm is None:
+            return await self._run_once(assignment, said, started)
+        try:
+            return await self._run_warm(self._warm, assignment, said, started)
+        except StillBorn as error:
+            return Verdict(error.failure, startup_s=time.monotonic() - started)
 
     async def close(self) -> None:
         """Nothing of this boot is left."""
@@ -135,6 +138,8 @@ class DockerRuntime:
             self._tending.cancel()
             await asyncio.wait({self._tending})
         await self._builder.close()
+        if self._warm is not None:
+            await self._warm.close()
         try:
             await self._containers.reconcile()
         except (EngineAway, EngineError) as error:
@@ -142,35 +147,40 @@ class DockerRuntime:
         await asyncio.to_thread(self._dirs.close)
         await self._engine.close()
 
-    @asynccontextmanager
-    async def _sandbox(self, assignment: Assignment, output: Output) -> AsyncIterator[Sandbox]:
-        """A started sandbox with its payload, as long as the block runs."""
-        spec = assignment.spec
-        limits = Limits(spec.memory_mb, min(spec.cpus, self._cpus))
-        async with self._dirs.sandbox(spec.function_id) as directory:
-            try:
-                listener = await asyncio.to_thread(_furnish, directory, assignment)
-            except OSError as error:
-                raise RuntimeUnavailable(f"no sandbox could be made: {error}") from error
-            container = function_container(
-                owner=self._owner,
-                image=IMAGES[spec.runtime],
-                network=self._network,
-                limits=limits,
-                code_dir=spec.code_dir.resolve(),
-                run_dir=directory.run_dir,
-                environment=_environment(assignment),
-                labels=_labels(assignment),
-            )
-            try:
-                async with self._containers.running(directory.name, container, output) as running:
-                    sandbox = Sandbox(running, listener, limits, self._limits)
-                    try:
-                        yield sandbox
-                    finally:
-                        sandbox.close()
-            finally:
-                listener.close()
+    async def _run_warm(
+        self, warm: WarmSandboxes, assignment: Assignment, said: LastWords, started: float
+    ) -> Verdict:
+        async with warm.lease(assignment.spec) as lease:
+            ran = await lease.sandbox.run(assignment, said)
+            lease.reusable = lease.sandbox.reusable
+            lease.cpu_s = ran.answer.cpu_time_s
+        verdict = _verdict(ran.answer, ran.output, lease.sandbox.image)
+        return replace(
+            verdict,
+            startup_s=ran.handed - started,
+            run_s=ran.ended - ran.handed,
+            start_kind=_START_KINDS[lease.kind],
+        )
+
+    async def _run_once(self, assignment: Assignment, said: LastWords, started: float) -> Verdict:
+        output = Output(said, self._limits)
+        async with self._maker.one_shot(assignment, output) as sandbox:
+            failure = await sandbox.greeted()
+            handed = time.monotonic()
+            answer = Answer(failure) if failure else await sandbox.run(assignment, output, said)
+            ended = time.monotonic()
+            answer = await sandbox.finish(output, answer)
+        verdict = _verdict(answer, output, sandbox.image)
+        return replace(verdict, startup_s=handed - started, run_s=ended - handed)
+
+    def _warm_sandboxes(self, budget: Budget, host_memory_mb: int) -> WarmSandboxes:
+        budget = replace(
+            budget,
+            memory_mb=budget.memory_mb or host_memory_mb // 2,
+            prewarmed={name: n for name, n in budget.prewarmed.items() if name in self._images},
+        )
+        prewarmed = Limits(budget.prewarmed_memory_mb, PREWARMED_CPUS)
+        return WarmSandboxes(Pool(budget, time.monotonic), self._maker, prewarmed)
 
     async def _look_for_images(self) -> None:
         found = {}
@@ -191,58 +201,14 @@ class DockerRuntime:
             except (EngineAway, EngineError) as error:
                 log.warning("the engine cannot be asked", reason=str(error))
 
-    async def _go(self, build: Build, timeout_s: float) -> tuple[int, str]:
-        """Run the compiler in a container."""
-        self._builds += 1
-        name = f"{self._dirs.boot}-build{self._builds}"
-        lines: list[str] = []
-        output = Output(lambda line: lines.append(line.text), self._limits)
-        # The compiler runs as nobody's user, and leaves here what it made.
-        build.source.chmod(0o777)
-        container = build_container(
-            owner=self._owner,
-            image=BUILD_IMAGE,
-            source=build.source.resolve(),
-            command=list(build.command),
-            cpus=self._cpus,
-        )
-        async with asyncio.timeout(timeout_s):
-            async with self._containers.running(name, container, output) as running:
-                ending = await running.ending()
-                await running.output_read
-        if ending.out_of_memory:
-            lines.append(f"the build used up its {BUILD_MEMORY_MB} MiB of memory")
-        return ending.exit_code, "\n".join(lines)
 
-
-def _furnish(directory: SandboxDir, assignment: Assignment) -> Listener:
-    """Payload, socket and what was built, where the sandbox's user can reach them."""
-    directory.payload.write_bytes(assignment.payload)
-    directory.payload.chmod(0o644)
-    if assignment.spec.runtime == "go":
-        _link_or_copy(assignment.spec.build_dir / BINARY, directory.run_dir / BINARY)
-    return Listener(directory.socket)
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        target.hardlink_to(source)
-    except OSError:
-        # Another file system, or a file that is not this user's.
-        shutil.copy(source, target)
-
-
-def _environment(assignment: Assignment) -> dict[str, str]:
-    """What the container is created with: never the user's variables, which anyone may inspect."""
-    environment = {**ENVIRONMENT, "FUNCTION_HANDLER": assignment.spec.handler}
-    if (variable := assignment.payload_variable) is not None:
-        environment["FUNCTION_PAYLOAD"] = variable
-    return environment
-
-
-def _labels(assignment: Assignment) -> dict[str, str]:
-    return {
-        "faas.function": assignment.spec.function_id,
-        "faas.version": str(assignment.spec.version),
-        "faas.invocation": assignment.invocation_id,
-    }
+def _verdict(answer: Answer, output: Output, image: str) -> Verdict:
+    return Verdict(
+        failure=answer.failure,
+        result=answer.result,
+        result_type=answer.result_type,
+        cpu_time_s=answer.cpu_time_s,
+        peak_memory_bytes=answer.peak_memory_bytes,
+        image=image,
+        logs_truncated=output.truncated,
+    )

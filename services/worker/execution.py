@@ -249,7 +249,7 @@ class Execution:
                 run=_duration(verdict.run_s),
                 cpu_time=None if verdict.cpu_time_s is None else _duration(verdict.cpu_time_s),
                 peak_memory_bytes=verdict.peak_memory_bytes,
-                start_kind=Invocation.COLD,
+                start_kind=verdict.start_kind,
             ),
         )
         if verdict.failure is not None:

@@ -28,6 +28,8 @@ ASSIGN_S = 0.005
 LOOK_AGAIN_S = 0.05
 # How quickly it is forgotten, while nobody waits, for how long somebody had to.
 LEAK = 0.1
+# After one could not be prewarmed, none is for so long.
+PAUSE_S = 30.0
 MAX_FUNCTIONS = 4096
 """That it remembers."""
 
@@ -208,6 +210,7 @@ class Pool:
         self._waiting: dict[Key, OrderedDict[Ticket, None]] = {}
         self._functions: OrderedDict[Key, _Function] = OrderedDict()
         self._cold_s: dict[str, float] = {}
+        self._prewarm_from: dict[str, float] = {}
         self._room_taken = False
 
     # What happened.
@@ -241,7 +244,10 @@ class Pool:
     def failed(self, slot: Slot) -> Ticket | None:
         """It could not be started; the call that is to hear of it, if one waits."""
         self._slots.discard(slot)
-        tickets = self._waiting.get(slot.key) if slot.key else None
+        if slot.key is None:
+            self._prewarm_from[slot.runtime] = self._clock() + PAUSE_S
+            return None
+        tickets = self._waiting.get(slot.key)
         if not tickets:
             return None
         ticket = next(iter(tickets))
@@ -256,6 +262,11 @@ class Pool:
         kept = reusable and slot.uses < self._budget.max_uses
         self._enter(slot, State.READY if kept else State.CLOSING)
         return kept
+
+    def unused(self, slot: Slot) -> None:
+        """The call that it was assigned to is gone, and has not touched it."""
+        slot.uses -= 1
+        self._enter(slot, State.READY)
 
     def lost(self, slot: Slot) -> bool:
         """It died while it was ready; whether it is to be closed, by whoever noticed."""
@@ -427,6 +438,8 @@ class Pool:
         if states.count(State.LEASED) >= self._budget.cores:
             return
         for runtime, wanted in self._budget.prewarmed.items():
+            if self._clock() < self._prewarm_from.get(runtime, 0.0):
+                continue
             ready = sum(slot.key is None and slot.runtime == runtime for slot in self._ready)
             if ready < wanted and self._room(self._budget.prewarmed_memory_mb):
                 memory_mb = self._budget.prewarmed_memory_mb

@@ -114,6 +114,7 @@ class Verdict:
     image: str = ""
     """The image's digest, or `process`."""
     logs_truncated: bool = False
+    start_kind: Invocation.StartKind.ValueType = Invocation.COLD
 
 
 @dataclass(frozen=True)

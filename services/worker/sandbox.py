@@ -71,7 +71,7 @@ class Sandbox:
         """The shim in `container` connects to `listener`."""
         self._container = container
         self._listener = listener
-        self._limits = limits
+        self.limits = limits
         self._output_limits = output_limits
         self._conversation: Conversation | None = None
         self._answered = False
@@ -121,6 +121,11 @@ class Sandbox:
             flood.cancel()
         return await self._completed(answer, said)
 
+    @property
+    def intact(self) -> bool:
+        """Whether it is as it was before it ran what it ran last."""
+        return self._conversation is not None and self._conversation.intact
+
     async def finish(self, output: Output, answer: Answer) -> Answer:
         """End the conversation and wait for the last of the output; the answer, if it stands."""
         self.close()
@@ -128,6 +133,10 @@ class Sandbox:
             # It flushes its output; what hangs is killed.
             waited = {self._container.exited, self._container.output_read}
             await asyncio.wait(waited, timeout=GRACE_S)
+        return self.judge(answer, output)
+
+    def judge(self, answer: Answer, output: Output) -> Answer:
+        """The answer, if it stands when all output has been read."""
         if output.flooded.is_set():
             return replace(answer, failure=self._flooded(), result=b"")
         return answer
@@ -189,10 +198,10 @@ class Sandbox:
 
     def _oom_answer(self) -> Answer:
         failure = self._out_of_memory("while the function ran")
-        return Answer(failure, peak_memory_bytes=self._limits.memory_mb * MIB)
+        return Answer(failure, peak_memory_bytes=self.limits.memory_mb * MIB)
 
     def _out_of_memory(self, when: str) -> FunctionFailure:
-        message = f"{self._limits.memory_mb} MiB of memory were used up {when}; raise memory_mb."
+        message = f"{self.limits.memory_mb} MiB of memory were used up {when}; raise memory_mb."
         return FunctionFailure(Invocation.OUT_OF_MEMORY, message, exit_code=SIGNALLED + _SIGKILL)
 
     def _flooded(self) -> FunctionFailure:

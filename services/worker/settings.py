@@ -45,6 +45,32 @@ class Settings(ServerSettings):
         description="The Docker engine's socket. Whoever reaches it is root on the host:"
         " the worker alone should.",
     )
+    sandboxes: Literal["warm", "one-shot"] = Field(
+        "warm",
+        description="Under Docker: `warm` sandboxes are used again for calls of the same"
+        " version of a function; `one-shot` is a fresh container for each call.",
+    )
+    max_sandboxes: int = Field(
+        64, ge=1, description="Warm sandboxes at once at the most, used or not."
+    )
+    sandbox_memory_mb: int = Field(
+        0,
+        ge=0,
+        description="What the memory limits of all warm sandboxes may add up to. 0: half of"
+        " the machine's memory.",
+    )
+    sandbox_idle_s: float = Field(
+        300.0, gt=0, description="A warm sandbox that was not used for so long is removed."
+    )
+    sandbox_max_uses: int = Field(
+        10_000, ge=1, description="After so many calls a warm sandbox is replaced."
+    )
+    prewarmed: int = Field(
+        1,
+        ge=0,
+        description="How many sandboxes of each runtime are kept up that no function has"
+        " yet, to spare new ones the start of a container.",
+    )
     network: Literal["bridge", "none"] = Field(
         "bridge", description="Network of the containers that functions run in."
     )

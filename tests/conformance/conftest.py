@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 
 from services.worker.docker_runtime import DockerRuntime
+from services.worker.pool import Budget
 from services.worker.process_runtime import ProcessRuntime
 from services.worker.runtime import (
     Assignment,
@@ -125,7 +126,8 @@ def make_runtime(request: pytest.FixtureRequest, work_dir: Path) -> Runtime:
     if request.param == "process":
         return ProcessRuntime(**common)
     socket = request.getfixturevalue("docker_engine")
-    return DockerRuntime(**common, network="none", engine_socket=socket)
+    budget = Budget(sandboxes=8, memory_mb=4096, cores=2) if request.param == "warm" else None
+    return DockerRuntime(**common, network="none", engine_socket=socket, budget=budget)
 
 
 @pytest.fixture
@@ -135,14 +137,24 @@ def work_dir() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-@pytest.fixture(params=["process", pytest.param("docker", marks=pytest.mark.docker)])
+RUNTIMES = [
+    "process",
+    pytest.param("docker", marks=pytest.mark.docker),
+    pytest.param("warm", marks=pytest.mark.docker),
+]
+
+
+@pytest.fixture(params=RUNTIMES)
 async def bench(request: pytest.FixtureRequest, work_dir: Path) -> AsyncIterator[Bench]:
     runtime = make_runtime(request, work_dir / "w")
     await runtime.start()
     yield Bench(runtime, work_dir / "functions")
+    if request.param == "warm":
+        await runtime.close()
     assert not list((work_dir / "w").glob("func-*")), "a sandbox's directory was left"
     assert not await containers_below(runtime, work_dir), "a container was left"
-    await runtime.close()
+    if request.param != "warm":
+        await runtime.close()
 
 
 async def containers_below(runtime: Runtime, directory: Path) -> list[str]:
