@@ -196,8 +196,8 @@ func faasMetrics() map[string]float64 {
 		}
 		faasMetric(metrics, "cpu_time_s", "/sys/fs/cgroup/cpu.stat", "usage_usec ", 1e-6)
 		faasMetric(metrics, "cpu_time_s", "/sys/fs/cgroup/cpuacct/cpuacct.usage", "", 1e-9)
-		if len(metrics) > 0 {
-			metrics["left_processes"] = float64(max(faasProcesses()-faasOwnProcesses, 0))
+		if left := faasProcesses() - faasOwnProcesses; len(metrics) > 0 && left > 0 {
+			metrics["left_processes"] = float64(left)
 		}
 	}
 	if len(metrics) == 0 {

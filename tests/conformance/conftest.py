@@ -23,6 +23,28 @@ from services.worker.runtime import (
     Verdict,
 )
 
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what means nothing: by `applies`, or a function that a language does not have."""
+    left_out = [item for item in items if _means_nothing(item)]
+    items[:] = [item for item in items if item not in set(left_out)]
+    config.hook.pytest_deselected(items=left_out)
+
+
+def _means_nothing(item: pytest.Item) -> bool:
+    values = item.callspec.params if hasattr(item, "callspec") else {}
+    language, sources = values.get("language"), values.get("sources")
+    if language and isinstance(sources, dict) and language not in sources:
+        return True
+    applies = item.get_closest_marker("applies")
+    if applies is None:
+        return False
+    wanted = applies.kwargs
+    return language not in wanted.get("languages", [language]) or (
+        values["bench"] not in wanted.get("runtimes", [values["bench"]])
+    )
+
+
 SOURCES = {"python": "main.py", "node": "main.js", "go": "main.go"}
 LIMITS = OutputLimits(log_bytes=64 * 1024, kill_bytes=4 * 1024 * 1024)
 
@@ -45,10 +67,6 @@ class Bench:
     def __init__(self, runtime: Runtime, directory: Path) -> None:
         self.runtime = runtime
         self.directory = directory
-
-    @property
-    def bounds_memory(self) -> bool:
-        return self.runtime.name != "process"
 
     def spec(
         self,

@@ -36,17 +36,15 @@ async def test_a_payload_comes_back(bench: Bench, language: str, payload: object
     assert ran.verdict.peak_memory_bytes
 
 
+@pytest.mark.applies(languages=["go"], reason="only Go has modules that say which Go")
 async def test_a_module_may_ask_for_an_older_go(bench: Bench, language: str) -> None:
-    if language != "go":
-        pytest.skip("only Go has modules that say which Go")
     files = {"main.go": functions.ECHO["go"], "go.mod": "module shop\n\ngo 1.18\n"}
     ran = await bench.run(bench.spec("go", files), b"3")
     assert (ran.verdict.failure, ran.verdict.result) == (None, b"3")
 
 
+@pytest.mark.applies(languages=functions.ASYNC, reason="Go has no async functions")
 async def test_async_handlers(bench: Bench, language: str) -> None:
-    if language not in functions.ASYNC:
-        pytest.skip("Go has no async functions")
     ran = await bench.run(bench.spec(language, functions.ASYNC[language]), b"5")
     assert (ran.verdict.failure, ran.verdict.result) == (None, b"5")
 
@@ -227,14 +225,11 @@ HOGS = {
 }
 
 
+@pytest.mark.applies(runtimes=["docker", "warm"], reason="processes have no bound of memory")
 @pytest.mark.parametrize(("sources", "handler"), HOGS.values(), ids=HOGS)
 async def test_out_of_memory(
     bench: Bench, language: str, sources: dict[str, str], handler: str | None
 ) -> None:
-    if not bench.bounds_memory:
-        pytest.skip("the process runtime bounds no memory")
-    if language not in sources:
-        pytest.skip("only V8 has a limit of its own")
     spec = bench.spec(language, sources[language], handler, memory_mb=128)
     ran = await bench.run(spec)
     assert ran.verdict.failure is not None
