@@ -62,16 +62,19 @@ async def conversing(shim: Shim) -> AsyncIterator[Conversation]:
             writer.close()
 
 
+def encoded(frame: Frame) -> bytes:
+    """As a shim may write it: escapes say even what UTF-8 cannot."""
+    header = json.dumps(frame.header).encode()
+    return struct.pack(">II", len(header), len(frame.body)) + header + frame.body
+
+
 async def answered(*answers: bytes | Frame, timeout_s: float = 30) -> Answer:
     """What `run` makes of a shim that answers load and invoke with these, then waits."""
 
     async def shim(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for answer in answers:
             await read_frame(reader)
-            if isinstance(answer, Frame):
-                await write_frame(writer, answer)
-            else:
-                writer.write(answer)
+            writer.write(encoded(answer) if isinstance(answer, Frame) else answer)
         await asyncio.Event().wait()
 
     async with conversing(shim) as conversation:
@@ -151,6 +154,7 @@ async def test_what_an_error_says_is_taken_for_what_it_is() -> None:
     )
     answer = await answered(LOADED, said)
     assert answer.failure is not None
+    assert answer.failure.code == Invocation.FUNCTION_CRASHED
     assert (answer.failure.type, answer.failure.stack, answer.failure.exit_code) == ("", "", 0)
     assert answer.failure.message.encode()
     assert "\0" not in answer.failure.message
