@@ -1,7 +1,8 @@
 """Runs InvocationService: `python -m services.invocations`."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 
 import uvloop
 from redis.asyncio import Redis
@@ -140,10 +141,14 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         execution_service_pb2.DESCRIPTOR.services_by_name["ExecutionService"],
         ExecutionServicer(desk),
     )
+    partitions = Partitions(database, retention_days=settings.retention_days)
     await database.open()
+    # Before anything is accepted, if that can be: a row that finds none goes elsewhere.
+    with suppress(*UNAVAILABLE):
+        await partitions.ensure(datetime.now(UTC).date())
     loops = (
         Durability(database),
-        Partitions(database, retention_days=settings.retention_days),
+        partitions,
         functions,
         waiters,
         changes,

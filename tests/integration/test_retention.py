@@ -9,6 +9,7 @@ from services.invocations.database import Database
 from services.invocations.partitions import TABLES, Partitions, day_of, first_id
 from services.invocations.records import Records
 from tests.integration.invocations import arrival, boot, database, records
+from tests.mesh import Mesh
 
 __all__ = ["boot", "database", "records"]
 
@@ -113,6 +114,16 @@ async def test_what_is_in_use_is_left_for_the_next_time(
         assert await records.find(key) is not None
     await partitions.expire(TODAY)
     assert await records.find(key) is None
+
+
+async def test_a_service_that_serves_has_its_partitions(mesh: Mesh) -> None:
+    await mesh.start("functions", "invocations")
+    await mesh.create("echo")
+    for _ in range(3):
+        await mesh.invoke("echo", 1)
+    async with await psycopg.AsyncConnection.connect(mesh.database_url) as connection:
+        cursor = await connection.execute("SELECT count(*) FROM invocations_default")
+        assert await cursor.fetchone() == (0,)
 
 
 def test_the_day_of_an_id() -> None:
