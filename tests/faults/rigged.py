@@ -107,7 +107,7 @@ def show_tasks(*_: object) -> None:
     """What every task waits for, to standard error: of a part that does not end."""
     for thing in gc.get_objects():
         if isinstance(thing, asyncio.Task) and not thing.done():
-            thing.print_stack()
+            print(thing.get_name(), thing.get_coro(), file=sys.stderr)
 
 
 def main() -> None:
