@@ -194,14 +194,23 @@ async def _(scene: Scene) -> None:
 @fault("worker stopped for longer than its lease, then goes on")
 async def _(scene: Scene) -> None:
     name = scene.any_worker()
+    zombie = scene.stack.processes[name]
+    lost = "SELECT 1 FROM workers WHERE lost_at IS NOT NULL"
+    before = len(scene.stack.rows(lost))
     await scene.moment()
     scene.stack.signal(name, signal.SIGSTOP)
-    lease_s = float(scene.stack.settings.get("invocations", {}).get("lease_s", 30))
-    await asyncio.sleep(max(scene.long_s, lease_s + 4))
+
+    async def dead() -> bool:
+        return len(scene.stack.rows(lost)) > before
+
+    await eventually("its boot is dead", dead, 180)
     scene.stack.signal(name, signal.SIGCONT)
+
     # Its boot is dead: it ends itself, to come back under another.
-    await scene.stack.died(name)
-    await scene.stack.start(name)
+    async def another() -> bool:
+        return scene.stack.processes[name] is not zombie
+
+    await eventually("it has come back under another boot", another, 120)
 
 
 @fault("all workers dead", bound_s=60)

@@ -4,6 +4,7 @@ import random
 import time
 from dataclasses import dataclass
 
+from services.background import running
 from tests.faults.invariants import Kept, check, settled
 from tests.faults.ledger import Ledger
 from tests.faults.load import Load
@@ -47,14 +48,14 @@ async def play(stack: Stack, fault: Fault, seed: int, pace: Pace) -> Round:
     prefix = f"{FAULT_PREFIX}{rng.randrange(1 << 40):x}"
     ledger = Ledger(stack.directory / f"{prefix}.ledger")
     load = Load(stack, ledger, rng, clients=pace.clients)
-    async with load.running():
+    async with load.running(), running(stack.supervise()):
         await load.reach(pace.before)
         scene = Scene(stack, load, rng, pace.long_s)
         await fault.inject(scene)
         over = time.monotonic()
         await load.reach(pace.after, timeout_s=fault.bound_s * pace.patience)
         await load.end()
-    await settled(stack, ledger, load, fault.bound_s * pace.patience)
+        await settled(stack, ledger, load, fault.bound_s * pace.patience)
     recovery_s = time.monotonic() - over
     kept = await check(stack, ledger, load, prefix)
     ledger.close()

@@ -21,6 +21,7 @@ from services.migrations.runner import migrate
 from services.supervisor.accounts import run_as
 from services.supervisor.postgres import Postgres
 from services.supervisor.valkey import Valkey
+from services.worker.__main__ import EXIT_BOOT_LOST
 from tests.faults.wire import Wire
 from tests.mesh import Mesh, eventually
 
@@ -114,6 +115,15 @@ class Stack(Mesh):
         for name in (*SERVICES, *WORKERS):
             if name not in self.processes:
                 await self.start(name)
+
+    async def supervise(self) -> None:
+        """Start workers again that ended because their boot was lost, as a deployment does."""
+        while True:
+            for name in WORKERS:
+                process = self.processes.get(name)
+                if process is not None and process.poll() == EXIT_BOOT_LOST:
+                    await self.start(name)
+            await asyncio.sleep(0.2)
 
     async def start_store(self, *names: str) -> None:
         """Start PostgreSQL or Valkey, and wait until it answers."""
