@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.setup
 LOCK := deploy/locks/dev.txt
 PORT ?= 8080
+# Three files of tests at a time: they wait more than they compute.
+PYTEST_ARGS ?= -n 3 --dist loadfile
 # Where a network has a certificate authority of its own, the system knows it.
 export UV_SYSTEM_CERTS ?= true
 
