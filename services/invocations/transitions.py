@@ -92,6 +92,7 @@ held AS (SELECT id FROM invocations WHERE id = ANY(%(ids)s::uuid[]) AND status =
   ORDER BY id FOR UPDATE)
 UPDATE invocations SET {_GRANTED}
 FROM asked WHERE id = asked_id AND id IN (SELECT id FROM held) AND {_GRANTABLE} AND {_LIVING}
+  AND id = ANY(%(ids)s::uuid[]) -- which leaves the partitions alone that have none of them
   AND NOT EXISTS (SELECT 1 FROM lanes WHERE lanes.function_id = invocations.function_id)
 RETURNING {columns("invocations")}"""
 
@@ -170,7 +171,7 @@ ended AS (
     completed_at = CASE WHEN NOT {_AGAIN} THEN now END, worker_boot = NULL, offered_at = NULL
   FROM told, held
   WHERE id = told_id AND id = held_id AND attempt = told_attempt AND worker_boot = told.boot
-    AND invocations.status IN ('running', 'pending')
+    AND invocations.status IN ('running', 'pending') AND id = ANY(%(ids)s::uuid[])
   RETURNING {columns("invocations")}),
 closed AS (
   INSERT INTO attempts ({_CLOSED_COLUMNS})
