@@ -25,6 +25,8 @@ from services.server import Call
 IDEMPOTENCY_KEY = "idempotency-key"
 """The header that says the same as `request_id`."""
 MAX_REQUEST_ID = 128
+OWN_REQUEST_IDS = ("redrive:", "sched-")
+"""How the request ids of redrives and schedules begin: a caller's would stand in their way."""
 # What is not to start before this much later is for a scheduler elsewhere.
 MAX_AHEAD = timedelta(days=30)
 
@@ -86,6 +88,8 @@ class Acceptance:
         request_id = request.request_id or call.metadata.get(IDEMPOTENCY_KEY, "")
         if len(request_id) > MAX_REQUEST_ID:
             raise InvalidField.of("request_id", f"must be at most {MAX_REQUEST_ID} characters")
+        if schedule_id is None and request_id.startswith(OWN_REQUEST_IDS):
+            raise InvalidField.of("request_id", "must not begin with 'redrive:' or 'sched-'")
         function_id = _function_uuid(resolved)
         await self._limits.note(function_id, resolved.max_concurrency)
         record, offered = await self._records.accept(

@@ -125,6 +125,8 @@ FIELD = [
     (invoke(labels={"": "x"}), 'labels[""]'),
     (invoke(request_id="x" * 129), "request_id"),
     (invoke(request_id="\x00"), "request_id"),
+    (invoke(request_id="redrive:inv-1"), "request_id"),
+    (invoke(request_id="sched-1"), "request_id"),
     (("ListFunctions", {"page_size": -1}), "page_size"),
     (("ListInvocations", {"page_size": -1}), "page_size"),
     *[
