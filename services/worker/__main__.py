@@ -26,6 +26,8 @@ from services.worker.spool import Spool, StateInUse
 
 # BLMOVE waits on the server; a socket that is silent for longer has failed.
 REDIS_TIMEOUT_S = 10.0
+# Between being told to end and having ended, for what takes work and reports.
+END_S = 10.0
 EXIT_BOOT_LOST = 75
 """EX_TEMPFAIL: start me again, under a new boot."""
 EXIT_NO_STATE = 73
@@ -117,7 +119,10 @@ async def _work(agent: Agent, server: Server, drain_timeout_s: float) -> int:
         await agent.drained(drain_timeout_s)
         await agent.give_back()
     working.cancel()
-    await asyncio.wait({working})
+    _, late = await asyncio.wait({working}, timeout=END_S)
+    if late:
+        # What is left of it ends with the process.
+        log.error("the work did not end in time")
     if code == 0:
         await agent.goodbye()
     await server.stop()

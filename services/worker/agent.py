@@ -129,7 +129,9 @@ class Agent:
         await self._link.goodbye(GOODBYE_S)
 
     async def kill_all(self) -> None:
-        """Kill what runs and report nothing: it is no longer this worker's."""
+        """Take nothing more, kill what runs and report nothing: it is not this worker's."""
+        self._closing = True
+        self.set_draining(True)
         await self._kill(list(self._running))
 
     def describe(self) -> Worker:

@@ -33,7 +33,8 @@ async def docker_mesh(mesh: Mesh, docker_engine: Path) -> AsyncIterator[Mesh]:
 
 
 async def start_worker(mesh: Mesh, engine: Path) -> None:
-    await mesh.start("worker-1", runtime="docker", network="none", docker_socket=engine)
+    settings = {"runtime": "docker", "network": "none", "sandboxes": "one-shot"}
+    await mesh.start("worker-1", docker_socket=engine, **settings)
 
 
 async def containers(mesh: Mesh) -> list[str]:

@@ -135,7 +135,7 @@ async def test_the_fifteen_steps(mesh: Mesh, runtime: str, request: pytest.Fixtu
     if runtime == "docker":
         request.getfixturevalue("docker_engine")
     await mesh.start("functions", "invocations")
-    await mesh.start("worker-1", runtime=runtime, network="none")
+    await mesh.start("worker-1", runtime=runtime, network="none", sandboxes="one-shot")
     function = await mesh.create("hold", HOLD, memory_mb=96, cpus=0.5, timeout={"seconds": 90})
     worker = mesh.worker("worker-1")
     await worker.DrainWorker(DrainWorkerRequest())

@@ -26,7 +26,8 @@ async def test_each_of_many_is_one_completed_record(
     if runtime == "docker":
         request.getfixturevalue("docker_engine")
     await mesh.start("functions", "invocations")
-    await mesh.start("worker-1", "worker-2", runtime=runtime, network="none")
+    settings = {"runtime": runtime, "network": "none", "sandboxes": "one-shot"}
+    await mesh.start("worker-1", "worker-2", **settings)
     await mesh.create("echo")
     numbers = iter(range(count))
     done: dict[int, Invocation] = {}
