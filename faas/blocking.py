@@ -22,6 +22,7 @@ T = TypeVar("T")
 Core = TypeVar("Core")
 
 _JOIN_S = 5.0
+_CLOSING_S = 0.001
 
 
 class Portal:
@@ -172,6 +173,9 @@ async def _next(items: AsyncIterator[R]) -> tuple[R] | None:
 
 async def _close(items: AsyncIterator[Any]) -> None:
     if inspect.isasyncgen(items):
+        # What an interrupt has cancelled may still be on its way out.
+        while items.ag_running:  # noqa: ASYNC110 - nothing tells of it elsewhere
+            await asyncio.sleep(_CLOSING_S)
         await items.aclose()
 
 

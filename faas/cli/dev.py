@@ -21,6 +21,10 @@ from faas.json_values import NotJson, loads
 from faas.sources import RUNTIMES, files_of, folder_runtime
 
 LOOK_S = 0.3
+# A file that has not changed for so long is written to its end.
+SETTLED_S = 0.1
+
+Snapshot = list[tuple[str, int, int]]
 
 
 def dev(
@@ -61,8 +65,7 @@ def dev(
         if once:
             raise typer.Exit(ExitCode.FUNCTION_FAILED if failed else ExitCode.DONE)
         say("Waiting for a file to be saved; Ctrl-C ends.")
-        while _snapshot(function.path) == seen:
-            time.sleep(LOOK_S)
+        _wait_until_saved(function.path, seen)
         function = _function(path, handler, pairs("--env", env))
 
 
@@ -137,7 +140,17 @@ def _serve(function: Function, port: int) -> None:
         server.serve_forever()
 
 
-def _snapshot(path: Path) -> list[tuple[str, int, int]]:
+def _wait_until_saved(path: Path, seen: Snapshot) -> None:
+    while (found := _snapshot(path)) == seen:
+        time.sleep(LOOK_S)
+    # To save a file is to empty it first, and then to write it.
+    while found != seen:
+        seen = found
+        time.sleep(SETTLED_S)
+        found = _snapshot(path)
+
+
+def _snapshot(path: Path) -> Snapshot:
     """What tells that something was saved."""
     files = list(files_of(path)) if path.is_dir() else [(path, path.name)]
     found = []
