@@ -15,10 +15,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, NoReturn
 
 from faas.v1.function_pb2 import CodeFormat
 from services.errors import InvalidArchive
+
+try:
+    from lzma import LZMAError
+except ImportError:  # a Python without it: zipfile says so itself
+    LZMAError = zlib.error  # type: ignore[misc,assignment]
 
 _CHUNK = 64 * 1024
 _ZIP_MAGIC = b"PK\x03\x04"
@@ -37,6 +42,7 @@ _BROKEN = (
     tarfile.TarError,
     gzip.BadGzipFile,
     zlib.error,
+    LZMAError,
     EOFError,
     RuntimeError,
     NotImplementedError,
@@ -136,10 +142,12 @@ def _named(field: str) -> Iterator[None]:
     except _BROKEN as error:
         raise InvalidArchive.of(field, f"cannot be read: {_shown(str(error))}") from error
     except OSError as error:
-        # An offset that leads before the file's start; all else is this machine's trouble.
-        if error.errno != errno.EINVAL:
+        # An offset that leads before the file's start, or bzip2's way of saying that data
+        # is broken; all else is this machine's trouble.
+        if error.errno not in (errno.EINVAL, None):
             raise
-        raise InvalidArchive.of(field, "cannot be read: an offset is wrong") from error
+        why = "an offset is wrong" if error.errno else _shown(str(error))
+        raise InvalidArchive.of(field, f"cannot be read: {why}") from error
 
 
 class _Refused(Exception):
@@ -197,13 +205,24 @@ def _zip_entries(file: Path, limits: Limits) -> Iterator[_Entry]:
 
 
 class _Member(tarfile.TarInfo):
-    """A header of a tar; tarfile would read an extension of any size into memory."""
+    """A header of a tar; tarfile would read an extension of any size into memory.
+
+    So it would the map of a sparse file, in each of the four ways that there are to write one.
+    """
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         if self.type in _TAR_EXTENSIONS and self.size > _EXTENSION_BYTES:
             raise _Refused("has an extended header that is too large")
         member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
         return member
+
+    def _refuse_sparse(self, *_: object) -> NoReturn:
+        raise _Refused("has a sparse file: pack it without --sparse")
+
+    _proc_sparse = _refuse_sparse
+    _proc_gnusparse_00 = _refuse_sparse
+    _proc_gnusparse_01 = _refuse_sparse
+    _proc_gnusparse_10 = _refuse_sparse
 
 
 def _tar_entries(file: Path, limits: Limits) -> Iterator[_Entry]:

@@ -1,5 +1,6 @@
 """Archives: what is read, and what is refused."""
 
+import gzip
 import io
 import stat
 import tarfile
@@ -216,6 +217,50 @@ def test_an_extended_header_of_any_size_is_not_read(tmp_path: Path) -> None:
         info.pax_headers = {"comment": "x" * 1_000_000}
         made.addfile(info)
     assert "extended header" in refusal(tmp_path, output.getvalue())
+
+
+def sparse_tar() -> bytes:
+    """GNU's oldest way: a map in the header, and as many blocks of it after that as one likes."""
+    header = bytearray(tarfile.TarInfo("main.py").tobuf(tarfile.GNU_FORMAT))
+    header[156:157] = tarfile.GNUTYPE_SPARSE
+    header[482] = 1  # more of the map follows
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    part = b"00000000001\0" * 42
+    blocks = (part + b"\1" + bytes(7)) * 50 + part + bytes(8)
+    return gzip.compress(bytes(header) + blocks + bytes(1024))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"GNU.sparse.size": "9", "GNU.sparse.offset": "0", "GNU.sparse.numbytes": "9"},
+        {"GNU.sparse.map": "0,9", "GNU.sparse.size": "9"},
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9"},
+        None,
+    ],
+)
+def test_no_map_of_a_sparse_file_is_read(tmp_path: Path, headers: dict[str, str] | None) -> None:
+    data = a_tar([("main.py", b"1\n0\n9\n")], pax_headers=headers) if headers else sparse_tar()
+    assert "sparse" in refusal(tmp_path, data)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_ways_to_pack_a_zip_may_be_broken_too(tmp_path: Path, method: int) -> None:
+    output = io.BytesIO()
+    with zipfile.ZipFile(output, "w", method) as made:
+        made.writestr("main.py", b"def handler(p, c): return 1\n" * 50)
+    data = output.getvalue()
+    assert check(tmp_path, data, ZIP) == {"main.py"}
+    refused = 0
+    for place in range(30, data.index(b"PK\x01\x02")):
+        garbled = bytearray(data)
+        garbled[place] ^= 0xFF
+        try:
+            check(tmp_path, bytes(garbled), ZIP)
+        except InvalidArchive:
+            refused += 1
+    assert refused
 
 
 def test_this_machines_trouble_is_not_the_archives(tmp_path: Path) -> None:
