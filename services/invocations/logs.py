@@ -1,8 +1,7 @@
 """What functions printed, in chunks as workers send them."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -43,6 +42,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CHUNKS = 256
 MOST_CHUNKS = 64
 """Of one invocation, where chunks of many are read together."""
+# Attempts whose size is known here. Of one that was lost nobody says that it is over.
+COUNTED = 10_000
 
 
 @dataclass(frozen=True, order=True)
@@ -87,6 +88,14 @@ class Position:
     line: int = 0
 
 
+@dataclass
+class _Counted:
+    """What one attempt has sent, each chunk once."""
+
+    total: int = 0
+    sizes: dict[int, int] = field(default_factory=dict)
+
+
 class Logs:
     """The rows of `invocation_logs`."""
 
@@ -100,7 +109,8 @@ class Logs:
         self._database = database
         self._on_change = on_change
         self._max_bytes = max_bytes
-        self._sizes: defaultdict[tuple[UUID, int], int] = defaultdict(int)
+        self._counted: dict[tuple[UUID, int], _Counted] = {}
+        """Attempts that are not over; who has sent something last is last."""
 
     async def append(self, chunks: Iterable[Chunk], boot: UUID) -> None:
         """Keep chunks that `boot` sent of what it runs; those of others are dropped."""
@@ -119,7 +129,7 @@ class Logs:
 
     def forget(self, invocation_id: UUID, attempt: int) -> None:
         """Stop counting what an attempt sends: it has ended."""
-        self._sizes.pop((invocation_id, attempt), None)
+        self._counted.pop((invocation_id, attempt), None)
 
     async def read(
         self, invocation_id: UUID, start: Position, limit: int
@@ -161,10 +171,21 @@ class Logs:
         return found
 
     def _fits(self, chunk: Chunk) -> bool:
+        if not chunk.lines:
+            return False
         key = (chunk.invocation_id, chunk.attempt)
-        self._sizes[key] += chunk.size
+        counted = self._counted[key] = self._counted.pop(key, _Counted())
+        if len(self._counted) > COUNTED:
+            del self._counted[next(iter(self._counted))]
+        if chunk.sequence in counted.sizes:
+            # Its stream broke, and the worker says all of it again.
+            return chunk.size <= counted.sizes[chunk.sequence]
         # A worker caps at the same number; the margin is for how it counts.
-        return bool(chunk.lines) and self._sizes[key] <= 2 * self._max_bytes
+        if counted.total + chunk.size > 2 * self._max_bytes:
+            return False
+        counted.sizes[chunk.sequence] = chunk.size
+        counted.total += chunk.size
+        return True
 
 
 def _stored(lines: Sequence[LogLine]) -> list[list[int | str]]:
