@@ -19,6 +19,7 @@ from services.invocations.functions import Functions
 from services.invocations.limits import Limits
 from services.invocations.queue import Queue
 from services.invocations.records import DEFAULT_MAX_AGE_S, Record, Records
+from services.invocations.requests import moment
 from services.retries import policy_to_row
 from services.server import Call
 
@@ -200,12 +201,10 @@ def _max_age_s(resolved: ResolveFunctionResponse) -> float:
 
 
 def _not_before(request: InvokeRequest) -> datetime | None:
-    if not request.HasField("not_before"):
-        return None
-    moment: datetime = request.not_before.ToDatetime(tzinfo=UTC)
-    if moment > datetime.now(UTC) + MAX_AHEAD:
+    due = moment(request, "not_before")
+    if due is not None and due > datetime.now(UTC) + MAX_AHEAD:
         raise InvalidField.of("not_before", f"must be at most {MAX_AHEAD.days} days ahead")
-    return moment
+    return due
 
 
 def _digest(request: InvokeRequest, payload: bytes, payload_type: str) -> bytes:

@@ -202,8 +202,10 @@ async def test_what_is_not_due_waits_for_its_moment(running: Mesh) -> None:
     ended = await running.get(record.id, wait_s=60)
     assert ended.started_at.ToDatetime(tzinfo=UTC) >= due
     moment.FromDatetime(due + timedelta(days=31))
-    error = await refused(running.invoke("echo", 1, not_before=moment))
-    assert isinstance(error, InvalidField)
+    for never in (moment, Timestamp(seconds=10**12), Timestamp(seconds=-(10**12))):
+        error = await refused(running.invoke("echo", 1, not_before=never))
+        assert isinstance(error, InvalidField)
+        assert [violation.field for violation in error.violations] == ["not_before"]
 
 
 async def test_what_expired_is_listed_and_taken_up_again(mesh: Mesh) -> None:
