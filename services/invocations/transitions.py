@@ -132,11 +132,6 @@ _CLOSED_AGAIN = """ON CONFLICT (invocation_id, attempt) DO UPDATE SET outcome = 
   runtime_image = excluded.runtime_image
   WHERE attempts.outcome IN ('lost', 'abandoned')"""
 
-_AGAIN = """ON CONFLICT (invocation_id, attempt) DO UPDATE SET outcome = excluded.outcome,
-  ended_at = excluded.ended_at, error = excluded.error, metrics = excluded.metrics,
-  runtime_image = excluded.runtime_image
-  WHERE attempts.outcome IN ('lost', 'abandoned')"""
-
 # Which of its own failures a function is started again after.
 DEFAULT_RETRY_ON = ("FUNCTION_ERROR", "FUNCTION_CRASHED", "OUT_OF_MEMORY", "TIMEOUT")
 
