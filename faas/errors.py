@@ -337,7 +337,10 @@ class InvalidSettings(FaasError, ValueError):
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> CallFailed:
     """The error that a status stands for."""
-    status = rpc_status.from_call(error)  # type: ignore[arg-type]
+    try:
+        status = rpc_status.from_call(error)  # type: ignore[arg-type]
+    except ValueError:
+        status = None  # of another error than this: something between has its own
     info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     retry = error_details_pb2.RetryInfo()
     for detail in () if status is None else status.details:

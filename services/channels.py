@@ -39,7 +39,10 @@ async def mesh_errors(part: str) -> AsyncIterator[None]:
 
 def from_rpc_error(error: grpc.aio.AioRpcError, part: str) -> MeshError:
     """The MeshError that a status stands for."""
-    status = rpc_status.from_call(error)  # type: ignore[arg-type]
+    try:
+        status = rpc_status.from_call(error)  # type: ignore[arg-type]
+    except ValueError:
+        status = None  # of another error than this: something between has its own
     if status is None:
         unreachable = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
         if error.code() in unreachable:

@@ -10,7 +10,15 @@ and adds health, reflection and a graceful end.
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,6 +48,13 @@ from services.ids import new_uuid
 ERROR_DOMAIN = "faas-mesh"
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 MAX_METADATA_BYTES = 64 * 1024
+
+# An error travels in headers. gRPC's clients refuse more than 8 KiB of them, and beyond its
+# own limit Envoy drops the connection, with the calls of everybody that are on it.
+MAX_ERROR_MESSAGE = 1536
+MAX_VIOLATIONS = 2560
+"""Both in bytes as they travel, the second of all violations together."""
+_MAX_FIELD, _MAX_DESCRIPTION = 128, 256
 
 # Stands for a request whose bytes are no such message.
 _UNREADABLE = AnyMessage()
@@ -240,7 +255,10 @@ class _Symbols:
 
 
 def validate(message: Message) -> None:
-    """Check `message` by the rules in its proto. Raises InvalidField, naming all fields."""
+    """Check `message` by the rules in its proto. Raises InvalidField, naming all fields.
+
+    Of very many the caller is told the first ones.
+    """
     violations = [
         FieldViolation(_path(v.proto.field), v.proto.message)
         for v in protovalidate.collect_violations(message)
@@ -325,11 +343,12 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: MeshError) 
                     error_details_pb2.BadRequest.FieldViolation(
                         field=v.field, description=v.description, reason=info.reason
                     )
-                    for v in error.violations
+                    for v in _that_fit(error.violations)
                 ]
             )
         )
-    status = status_pb2.Status(code=error.code, message=error.message)
+    message = _cut(error.message, MAX_ERROR_MESSAGE)
+    status = status_pb2.Status(code=error.code, message=message)
     for detail in details:
         packed = AnyMessage()
         packed.Pack(detail)
@@ -337,6 +356,36 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: MeshError) 
     code = next(c for c in grpc.StatusCode if c.value[0] == error.code)
     await context.abort(
         code,
-        error.message,
+        message,
         trailing_metadata=(("grpc-status-details-bin", status.SerializeToString()),),
     )
+
+
+def _that_fit(violations: Iterable[FieldViolation]) -> Iterator[FieldViolation]:
+    """As many of them, each as long, as an error has room for."""
+    left = MAX_VIOLATIONS
+    for violation in violations:
+        field = _cut(violation.field, _MAX_FIELD)
+        description = _cut(violation.description, _MAX_DESCRIPTION)
+        # The reason stands beside each.
+        left -= _size(field) + _size(description) + 32
+        if left < 0:
+            return
+        yield FieldViolation(field, description)
+
+
+def _cut(text: str, most: int) -> str:
+    """`text`, cut where it would be more than `most` bytes in a header."""
+    if _size(text) <= most:
+        return text
+    left = most - _size("…")
+    for place, character in enumerate(text):
+        left -= _size(character)
+        if left < 0:
+            return f"{text[:place]}…"
+    return text
+
+
+def _size(text: str) -> int:
+    """Bytes of `text` in a header, where all but printable ASCII is escaped."""
+    return sum(1 if " " <= c <= "~" else 3 * len(c.encode("utf-8", "replace")) for c in text)

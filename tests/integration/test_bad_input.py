@@ -1,5 +1,6 @@
 """What is wrong is refused by name, over HTTP and over gRPC, and nothing is written."""
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator
 
@@ -32,6 +33,7 @@ NOT_FOUND = code_pb2.NOT_FOUND
 CONFLICT = code_pb2.ALREADY_EXISTS
 NO_UUID = "00000000-0000-7000-8000-000000000000"
 NEW = {"name": "new", "runtime": "python", "code": ECHO}
+WORLD = "\u4e16"
 SQL = "'; DROP TABLE functions; --"
 HTTP_STATUS = {
     code_pb2.INVALID_ARGUMENT: 400,
@@ -328,6 +330,37 @@ async def test_a_number_that_json_lacks_is_no_payload(platform, number):
     assert (answer.code, answer.reason) == (INVALID, "INVALID_PAYLOAD")
     assert answer.fields == {"payload"}
     assert platform.written() == before
+
+
+@pytest.mark.parametrize("way", ["http", "grpc"])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        create(env={f"{n} {'x' * 60}": "x" for n in range(1000)}),
+        create(env={f"{n} {WORLD * 200}": "x" for n in range(100)}),
+        invoke(labels={f"{n} {'x' * 1000}": "x" for n in range(60)}),
+        update(update_mask=",".join(f"nonsense{n}" for n in range(2000))),
+    ],
+    ids=["many", "many and long", "long", "mask"],
+)
+async def test_whatever_is_wrong_the_error_fits_into_headers(platform, way, asked):
+    before = platform.written()
+    answer = await platform.ask(way, *asked)
+    assert (answer.code, answer.reason) == (INVALID, "INVALID_FIELD"), answer
+    assert answer.fields
+    assert answer.message.endswith("\u2026")
+    assert platform.written() == before
+
+
+async def test_nobody_elses_call_ends_with_a_long_error(platform):
+    """It would take the connection along that Envoy has with the service."""
+    listed = await platform.ask("grpc", "ListInvocations", {})
+    waits = {"invocation_id": listed.body["invocations"][0]["id"], "wait": "3s"}
+    waiting = asyncio.create_task(platform.ask("http", "GetInvocation", waits))
+    while not waiting.done():
+        answer = await platform.ask("http", *invoke(labels={"x" * 70_000: "x"}))
+        assert answer.code == INVALID
+    assert (await waiting).body["status"] == "PENDING"
 
 
 @pytest.mark.parametrize("way", ["http", "grpc"])

@@ -3,7 +3,9 @@
 import re
 
 import grpc
+import grpc.aio
 import pytest
+from google.rpc import code_pb2, status_pb2
 
 from faas import errors
 from faas.v1.error_reason_pb2 import ErrorReason
@@ -33,6 +35,16 @@ def test_the_tree_in_the_docstring_is_the_real_one():
             yield from below(narrower)
 
     assert sorted(drawn) == sorted(set(below(errors.FaasError)))
+
+
+def test_a_status_that_is_of_another_error_is_not_believed():
+    status = status_pb2.Status(code=code_pb2.UNKNOWN, message="too long for these headers")
+    trailers = grpc.aio.Metadata(("grpc-status-details-bin", status.SerializeToString()))
+    cut_off = grpc.aio.AioRpcError(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.aio.Metadata(), trailers, "metadata too large"
+    )
+    found = errors.from_rpc_error(cut_off)
+    assert (found.code, str(found)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "metadata too large")
 
 
 def test_a_failed_function_shows_its_own_stack():
