@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -166,10 +166,10 @@ def moment(name: str, value: str) -> datetime:
         found = datetime.fromisoformat(value)
         if found.tzinfo is None:
             raise ValueError(value)
-    except ValueError as error:
+        return found.astimezone(UTC)  # where it may be of no year that there is
+    except (ValueError, OverflowError) as error:
         kind = "a moment such as '2026-01-31T12:00:00Z'"
         raise InvalidFilter.of("filter", f"{name} is compared with {kind}") from error
-    return found
 
 
 def _text(column: Any, comparator: str, value: str) -> Condition:

@@ -67,6 +67,8 @@ def test_values_are_what_they_say(text: str, value: object) -> None:
         ("version : 1", "does not go with version"),
         ("created_at > yesterday", "created_at is compared with a moment"),
         ('created_at > "2026-01-31"', "created_at is compared with a moment"),
+        ('created_at > "0001-01-01T00:00:00+23:59"', "created_at is compared with a moment"),
+        ('created_at > "9999-12-31T23:59:59-23:59"', "created_at is compared with a moment"),
         ('name = "a\x00"', "NUL"),
         ("(" * 33 + "name = a" + ")" * 33, "more than 32 parentheses"),
     ],
