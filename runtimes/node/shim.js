@@ -11,7 +11,9 @@ const { pathToFileURL } = require('node:url');
 
 const MAX_DEPTH = 32;
 const MAX_RESULT_BYTES = 1024 * 1024;
-const MAX_TEXT = 8 * 1024;
+// A header is at most 64 KiB, and JSON makes up to six bytes of a character.
+const MAX_STACK = 6 * 1024;
+const MAX_MESSAGE = 4 * 1024;
 // Beyond it execve refuses a variable.
 const MAX_VARIABLE_BYTES = 120 * 1024;
 
@@ -30,8 +32,8 @@ class Failure extends Error {
       type: 'error',
       code,
       error_type: type.slice(0, 256),
-      message: message.slice(0, MAX_TEXT),
-      stack: stack.slice(-MAX_TEXT),
+      message: message.slice(0, MAX_MESSAGE),
+      stack: stack.slice(-MAX_STACK),
       exit_code: exitCode,
     };
   }

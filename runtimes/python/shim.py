@@ -19,8 +19,8 @@ import traceback
 
 MAX_DEPTH = 32
 MAX_RESULT_BYTES = 1024 * 1024
-MAX_HEADER_BYTES = 64 * 1024
-MAX_STACK_CHARACTERS = 8 * 1024
+# A header is at most 64 KiB, and JSON makes up to six bytes of a character.
+MAX_STACK_CHARACTERS = 6 * 1024
 MAX_MESSAGE_CHARACTERS = 4 * 1024
 # Beyond it execve refuses a variable (128 KiB with the name and the NUL).
 MAX_VARIABLE_BYTES = 120 * 1024
@@ -376,7 +376,7 @@ class Connection:
         self._socket = socket.socket(fileno=descriptor)
 
     def send(self, header, body=b""):
-        text = json.dumps(header).encode("ascii")
+        text = json.dumps(header, ensure_ascii=False).encode("utf-8", "replace")
         self._socket.sendall(struct.pack(">II", len(text), len(body)) + text + body)
 
     def receive(self):

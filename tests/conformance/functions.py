@@ -46,6 +46,16 @@ RAISED = {
     "node": ("RangeError", ["main.js:2", "inner"]),
     "go": ("*errors.errorString", ["main.go:"]),
 }
+LONG_ERROR = {
+    "python": "def handler(p, c):\n    raise ValueError(p * 20000)\n",
+    "node": "exports.handler = (p, c) => {\n  throw new Error(p.repeat(20000));\n};\n",
+    "go": go(
+        "var text string\n\tjson.Unmarshal(payload, &text)\n\t"
+        "return nil, errors.New(strings.Repeat(text, 20000))",
+        "errors",
+        "strings",
+    ),
+}
 BROKEN = {
     "python": "def handler(:\n",
     "node": "exports.handler = (;\n",

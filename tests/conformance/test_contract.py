@@ -62,6 +62,18 @@ async def test_a_raised_error(bench: Bench, language: str) -> None:
     assert str(bench.directory) not in failure.stack
 
 
+@pytest.mark.parametrize("character", ["x", "\u4e16", "\U0001f680", "\u0001", "<"])
+async def test_a_long_error_is_cut_and_stays_one(
+    bench: Bench, language: str, character: str
+) -> None:
+    payload = json.dumps(character).encode()
+    ran = await bench.run(bench.spec(language, functions.LONG_ERROR[language]), payload)
+    failure = ran.verdict.failure
+    assert failure is not None
+    assert failure.code == Invocation.FUNCTION_ERROR, failure
+    assert failure.message.startswith(character * 1000)
+
+
 FAILURES = {
     "broken": (functions.BROKEN, Invocation.FUNCTION_ERROR, 0),
     "missing": (functions.MISSING, Invocation.FUNCTION_ERROR, 0),
