@@ -105,10 +105,11 @@ class EnvoySettings(_Parts):
         description="A JSON body may be so large.",
     )
     upload_limit_bytes: int = Field(
-        256 * 1024 * 1024,
+        64 * 1024 * 1024,
         ge=1024,
-        description="`/uploads` refuses at once what says that it is larger; FunctionService "
-        "counts what arrives.",
+        description="`/uploads` refuses at once what says that it is larger, and callers are "
+        "told this limit. FunctionService counts what arrives, up to its own "
+        "`FAAS_FUNCTIONS_MAX_UPLOAD_BYTES`.",
     )
     wait_timeout_s: int = Field(
         930,
