@@ -2,7 +2,8 @@
 
 * `settings.md` from the settings classes of every service,
 * `errors.md` from the protos' enums and their comments,
-* `cli.md` from the commands.
+* `cli.md` from the commands,
+* `api.md` from the protos.
 
 `--out DIR` writes there instead, so that a test can prove the checked-in pages to be
 current.
@@ -17,6 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    EnumDescriptorProto,
+    FieldDescriptorProto,
+    MethodDescriptorProto,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
@@ -26,6 +33,8 @@ from faas.v1.error_reason_pb2 import ErrorReason
 from faas.v1.invocation_pb2 import Invocation
 from services.gateway import assets
 from services.gateway.descriptors import Descriptors
+from services.gateway.operations import bindings
+from services.gateway.public import PUBLIC_SERVICES
 
 HERE = Path(__file__).resolve().parent
 SERVICES = HERE.parent.parent / "services"
@@ -77,12 +86,25 @@ CLI = """\
 <!-- Made from the commands by `make docs`. -->
 """
 
+API = """\
+# The API: services, calls, messages
+
+<!-- Made from the protos by `make docs`. -->
+
+This is `proto/faas/v1`, with its comments. Every call of the public services is there by gRPC and \
+gRPC-Web, and by HTTP where a path is given; [http.md](http.md) says what is true of every call \
+over HTTP, [errors.md](errors.md) what the reasons of refusals mean. The calls of the mesh are \
+between its parts: the gateway does not route them.
+"""
+PREFIX = "faas.v1."
+
 
 def generate(out: Path) -> None:
     """Write all pages into `out`."""
     (out / "settings.md").write_text(settings_page())
     (out / "errors.md").write_text(errors_page())
     (out / "cli.md").write_text(cli_page())
+    (out / "api.md").write_text(api_page())
 
 
 def settings_page() -> str:
@@ -166,6 +188,101 @@ def _help(param: Any) -> str:
         names = [param.envvar] if isinstance(param.envvar, str) else param.envvar
         parts.append("Environment: " + ", ".join(f"`{name}`" for name in names) + ".")
     return " ".join(filter(None, parts))
+
+
+def api_page() -> str:
+    """Every service, call, message and enum of the protos."""
+    return API + "".join(_Api().sections())
+
+
+class _Api:
+    """Sections of the page of the API."""
+
+    def __init__(self) -> None:
+        self._all = Descriptors.parse(assets.DESCRIPTORS.read_bytes())
+
+    def sections(self) -> Iterator[str]:
+        mesh = sorted(n for n in self._all.services if _ours(n) and n not in PUBLIC_SERVICES)
+        yield "\n## Public services\n"
+        yield from (section for name in PUBLIC_SERVICES for section in self._service(name))
+        yield "\n## Services of the mesh\n"
+        yield from (section for name in mesh for section in self._service(name))
+        yield "\n## Messages\n"
+        for name, message in sorted(self._all.messages.items()):
+            if _ours(name) and not message.options.map_entry:
+                yield from self._message(name, message)
+        yield "\n## Enums\n"
+        for name, enum in sorted(self._all.enums.items()):
+            if _ours(name):
+                yield from self._enum(name, enum)
+
+    def _service(self, name: str) -> Iterator[str]:
+        yield f"\n### {_short(name)}\n\n{self._comment(name)}\n"
+        for method in self._all.services[name].method:
+            full = f"{name}.{method.name}"
+            yield f"\n### {_short(full)}\n\n{self._call(method)}\n\n{self._comment(full)}\n"
+
+    def _call(self, method: MethodDescriptorProto) -> str:
+        asked = ("stream of " if method.client_streaming else "") + self._type(method.input_type)
+        told = ("stream of " if method.server_streaming else "") + self._type(method.output_type)
+        paths = [f"`{verb.upper()} {path}`" for verb, path, _ in bindings(method)]
+        return "  \n".join([*paths, f"{asked} → {told}"])
+
+    def _message(self, name: str, message: DescriptorProto) -> Iterator[str]:
+        yield f"\n### {_short(name)}\n"
+        if comment := self._comment(name):
+            yield f"\n{comment}\n"
+        if message.field:
+            rows = (self._field(name, message, each) for each in message.field)
+            yield "\n| field | type | |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+        else:
+            yield "\nIt has no fields.\n"
+
+    def _field(self, name: str, message: DescriptorProto, field: FieldDescriptorProto) -> str:
+        of_several = field.HasField("oneof_index") and not field.proto3_optional
+        oneof = f" (one of `{message.oneof_decl[field.oneof_index].name}`)" if of_several else ""
+        comment = self._comment(f"{name}.{field.name}")
+        return _row(f"`{field.name}`", self._field_type(field) + oneof, comment)
+
+    def _field_type(self, field: FieldDescriptorProto) -> str:
+        if field.type_name:
+            entry = self._all.messages.get(field.type_name.removeprefix("."))
+            if entry is not None and entry.options.map_entry:
+                return f"map of {' to '.join(map(self._field_type, entry.field))}"
+            kind = self._type(field.type_name)
+        else:
+            kind = FieldDescriptorProto.Type.Name(field.type).removeprefix("TYPE_").lower()
+        if field.label == FieldDescriptorProto.LABEL_REPEATED:
+            return f"list of {kind}"
+        return f"optional {kind}" if field.proto3_optional else kind
+
+    def _enum(self, name: str, enum: EnumDescriptorProto) -> Iterator[str]:
+        yield f"\n### {_short(name)}\n"
+        if comment := self._comment(name):
+            yield f"\n{comment}\n"
+        rows = (
+            _row(f"`{value.name}`", str(value.number), self._comment(f"{name}.{value.name}"))
+            for value in enum.value
+        )
+        yield "\n| value | number | |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+
+    def _comment(self, name: str) -> str:
+        return self._all.comments.get(name, "")
+
+    @staticmethod
+    def _type(name: str) -> str:
+        name = name.removeprefix(".")
+        if not _ours(name):
+            return f"`{name}`"
+        return f"[{_short(name)}](#{re.sub(r'[^a-z0-9]', '', _short(name).lower())})"
+
+
+def _ours(name: str) -> bool:
+    return name.startswith(PREFIX)
+
+
+def _short(name: str) -> str:
+    return name.removeprefix(PREFIX)
 
 
 def _variable(settings: type[BaseSettings], name: str) -> str:

@@ -13,7 +13,7 @@ from services.gateway.descriptors import Descriptors
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "reference"
-PAGES = ("settings.md", "errors.md", "cli.md")
+PAGES = ("settings.md", "errors.md", "cli.md", "api.md")
 
 _spec = importlib.util.spec_from_file_location("reference", REFERENCE / "generate.py")
 assert _spec
