@@ -7,7 +7,8 @@ commands and what they say, `python` runs. In what is said `…` stands for anyt
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
@@ -20,6 +21,8 @@ class Reader:
     folder: Path
     environment: dict[str, str]
     program: str = ""
+    ran: list[tuple[str, float, float]] = field(default_factory=list)
+    """Each command, and when it began and ended, by the monotonic clock."""
 
     def follow(self, page: str) -> None:
         for language, title, text in _BLOCK.findall(page):
@@ -37,6 +40,7 @@ class Reader:
             self.run(f"{sys.executable} page.py", None)
 
     def run(self, command: str, wanted: str | None) -> None:
+        began = time.monotonic()
         done = subprocess.run(
             ["bash", "-c", command],
             cwd=self.folder,
@@ -48,6 +52,7 @@ class Reader:
             timeout=120,
             check=False,
         )
+        self.ran.append((command, began, time.monotonic()))
         said = done.stdout
         if done.returncode:
             said += f"[exit code {done.returncode}]\n"
