@@ -13,6 +13,8 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from services.background import run_together
+
 CHANNEL = "faas:changes"
 # Changes wait so long for company on their way to other replicas.
 GATHER_S = 0.02
@@ -48,9 +50,7 @@ class Changes:
 
     async def run(self) -> None:
         """Publish and hear until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._publish(), name="publish changes")
-            group.create_task(self._subscribe(), name="hear of changes")
+        await run_together(self._publish(), self._subscribe())
 
     def _hear(self, invocation_ids: Iterable[UUID]) -> None:
         for listener in self._listeners:

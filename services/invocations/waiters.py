@@ -15,6 +15,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from services.background import run_together
 from services.invocations.database import UNAVAILABLE
 from services.invocations.records import Record, Records
 
@@ -89,10 +90,7 @@ class Waiters:
 
     async def run(self) -> None:
         """Tell and listen until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._publish(), name="publish verdicts")
-            group.create_task(self._listen(), name="listen for verdicts")
-            group.create_task(self._read_again(), name="read what is waited for")
+        await run_together(self._publish(), self._listen(), self._read_again())
 
     def _tell(self, record: Record) -> None:
         for waiter in self._waiting.get(record.id, ()):

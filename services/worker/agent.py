@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from faas import __version__
 from faas.v1.execution_pb2 import Directive, Report
 from faas.v1.worker_pb2 import Worker
+from services.background import run_together
 from services.worker.code_cache import CodeCache
 from services.worker.execution import Execution
 from services.worker.intake import Intake, Offer
@@ -97,13 +98,13 @@ class Agent:
 
     async def run(self) -> None:
         """Take work and run it until cancelled; then `close`."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._link.run(), name="status stream")
-            group.create_task(self._intake.run(), name="intake")
-            group.create_task(self._report_changes(), name="report changes")
-            group.create_task(self._spool.run(), name="spool")
-            for legacy in self._legacies:
-                group.create_task(self._tell(legacy), name=f"tell of {legacy.boot_id}")
+        await run_together(
+            self._link.run(),
+            self._intake.run(),
+            self._report_changes(),
+            self._spool.run(),
+            *(self._tell(legacy) for legacy in self._legacies),
+        )
 
     async def drained(self, timeout_s: float) -> None:
         """Take nothing new and wait until nothing runs, or so long."""
