@@ -71,7 +71,7 @@ async def walk(functions: Functions, **fields: Any) -> list[str]:
         ('labels."x.y/z" = 1', "b"),
         ("created_at > 2020-01-01T00:00:00Z", "dcba"),
         ("created_at < '2020-01-01T00:00:00+02:00'", ""),
-        ("updated_at > 0001-01-01T00:00:00+14:00", "dcba"),
+        ("updated_at > 0001-01-01T00:00:00-14:00", "dcba"),
         ("name = \"' OR '1' = '1\"", ""),
         ("name = 'a\\' OR 1=1'", ""),
     ],
