@@ -15,7 +15,7 @@ PYTEST_ARGS ?= -n 3 --dist loadfile
 # Where a network has a certificate authority of its own, the system knows it.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help setup demo test lint format protos docs site released lock images ui bench faults clean
+.PHONY: help setup demo test lint format protos docs site released lock images ui bench faults chaos clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -76,6 +76,9 @@ bench: setup ## Measure the whole path; see docs/performance.md.
 
 faults: setup ## Inject every fault of the matrix; see docs/reliability.md.
 	@$(BIN)/python -m tests.faults $(FAULTS_ARGS)
+
+chaos: setup ## Let faults fall on every part for 20 minutes; see docs/reliability.md.
+	@$(BIN)/python -u -m tests.faults.chaos $(CHAOS_ARGS)
 
 clean: ## Remove what the targets made.
 	@rm -rf $(VENV) dist build .pytest_cache .ruff_cache .mypy_cache .hypothesis

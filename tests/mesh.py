@@ -155,12 +155,13 @@ class Mesh:
         payload: object = None,
         wait_s: float = 0,
         wait_for_ready: bool = False,
+        at: str = "invocations",
         **fields: object,
     ) -> Invocation:
-        """Invoke a function; with `wait_for_ready`, once the service is there."""
+        """Invoke a function at a replica; with `wait_for_ready`, once it is there."""
         request = InvokeRequest(function_id=function, payload=to_value(payload), **fields)
         request.wait.FromMilliseconds(int(wait_s * 1000))
-        return await self.invocations.Invoke(
+        return await InvocationServiceStub(self.channel(at)).Invoke(
             request, timeout=wait_s + 30, wait_for_ready=wait_for_ready
         )
 

@@ -2,18 +2,15 @@
 
 import argparse
 import asyncio
-import platform
 import random
 import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 from tests.faults.matrix import FAULTS, Fault
+from tests.faults.page import machine, put
 from tests.faults.rounds import LONG, SHORT, Pace, Round, play
 from tests.faults.stack import QUICK, Stack
-
-REPORT = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 
 
 @dataclass
@@ -88,44 +85,12 @@ def write(rows: list[Row], rounds: int, seed: int, quick: bool) -> bool:
         return True
     lines = [f"| {' | '.join(cells)} |" for cells in (HEAD, ["---"] * len(HEAD))]
     lines += [f"| {' | '.join(row.cells())} |" for row in rows]
-    leases = "6 s" if quick else "30 s"
-    REPORT.write_text(
-        TEXT.format(
-            date=datetime.now(UTC).date(),
-            seed=seed,
-            rounds=rounds,
-            leases=leases,
-            system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-            table="\n".join(lines),
-        )
+    said = (
+        f"{datetime.now(UTC).date()}, seed {seed}, {rounds} rounds a row,"
+        f" leases of {'6' if quick else '30'} s, on {machine()}:"
     )
+    put("matrix", "\n".join([said, "", *lines]))
     return True
-
-
-TEXT = """# Reliability: the fault matrix
-
-Written by `make faults`: {date}, seed {seed}, {rounds} rounds a row, leases of {leases}, on
-{system}. Each row is load from several clients on a stack of real processes (two
-services, two workers, PostgreSQL, Valkey), into which one fault is injected. A ledger
-that the clients flush to disk, what the functions themselves write down at each
-start, and PostgreSQL are then compared:
-
-- **L**: every id that a client was given ended.
-- **T**: an end, once seen, never changed, and the guard's log is empty.
-- **A**: starts that functions saw ≤ attempts recorded ≤ attempts allowed; none was
-  seen twice.
-- **E**: every accepted id is a record, and no record is there that nobody asked for.
-- **C**: no process, directory, lease, verdict in a spool or entry in a list is left.
-- **R**: from the end of the fault until all that was accepted had ended, within the
-  bound in parentheses.
-
-*Re-runs* are starts beyond the first: a worker was lost with them. *Not completed* are
-ends other than COMPLETED, which a second loss is.
-
-{table}
-
-`make faults FAULTS_ARGS="--rounds 5 --seed 7 --only Redis"` plays some of it.
-"""
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,8 +11,10 @@ import grpc
 import grpc.aio
 
 from faas.v1.invocation_pb2 import Invocation
+from faas.v1.invocation_service_pb2 import CancelInvocationRequest
+from faas.v1.invocation_service_pb2_grpc import InvocationServiceStub
 from tests.faults.ledger import Ledger
-from tests.faults.stack import Stack
+from tests.faults.stack import REPLICAS, Stack
 
 ENDED = (
     Invocation.COMPLETED,
@@ -29,13 +32,32 @@ AGAIN_S = 1.0
 class Load:
     """Some clients, each with one call at a time, until they are stopped."""
 
-    def __init__(self, stack: Stack, ledger: Ledger, rng: random.Random, *, clients: int) -> None:
+    def __init__(
+        self,
+        stack: Stack,
+        ledger: Ledger,
+        rng: random.Random,
+        *,
+        clients: int,
+        replicas: tuple[str, ...] = REPLICAS[:1],
+        cancels: float = 0.0,
+        pause_s: float = 0.0,
+    ) -> None:
+        """Call any of `replicas`, and cancel this share of what they accept.
+
+        Between a client's calls are up to `pause_s`.
+        """
         self._stack = stack
+        self._replicas = replicas
+        self._cancels = cancels
+        self._pause_s = pause_s
         self._ledger = ledger
         self._rng = rng
         self._clients = clients
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
+        self.errors: Counter[str] = Counter()
+        """Each call that failed, by its code, whether it was made again or not."""
         self.prefix = ledger.path.stem
         """What its request ids begin with."""
         self.starts = ledger.path.with_suffix(".starts")
@@ -81,12 +103,14 @@ class Load:
                     payload,
                     request_id=request_id,
                     wait_s=wait_s,
+                    at=self._rng.choice(self._replicas),
                     # Made again, it waits for a service that is just starting.
                     wait_for_ready=tries > 0,
                 )
                 break
             except grpc.aio.AioRpcError as error:
                 tries += 1
+                self.errors[error.code().name] += 1
                 if tries > 1:
                     self._ledger.fail(request_id, f"{error.code().name} {error.details()}")
                 await asyncio.sleep(AGAIN_S)
@@ -112,8 +136,21 @@ class Load:
                 sleep=self._rng.choice((0.0, 0.0, 0.05, 0.3)),
                 wait_s=WAIT_S if waits else 0.0,
             )
+            if self._rng.random() < self._cancels:
+                await self._cancel(self.accepted(f"{self.prefix}-{number}-{count}"))
             if not waits:
                 await asyncio.sleep(self._rng.uniform(0.05, 0.3))
+            await asyncio.sleep(self._rng.uniform(0, self._pause_s))
+
+    async def _cancel(self, invocation_id: str) -> None:
+        """Cancel it, unless it has ended, or nobody answers: then it is left alone."""
+        stub = InvocationServiceStub(self._stack.channel(self._rng.choice(self._replicas)))
+        request = CancelInvocationRequest(invocation_id=invocation_id)
+        try:
+            self.note(await stub.CancelInvocation(request, timeout=WAIT_S))
+        except grpc.aio.AioRpcError as error:
+            if error.code() != grpc.StatusCode.FAILED_PRECONDITION:
+                self.errors[error.code().name] += 1
 
 
 def value_of(record: Invocation) -> Any:

@@ -2,6 +2,7 @@
 killed, stopped and started again."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -38,6 +39,8 @@ def handler(payload, context):
 """
 WORKERS = ("worker-1", "worker-2")
 SERVICES = ("functions", "invocations")
+# The first is there always; the workers' wire leads to all that are.
+REPLICAS = ("invocations", "invocations-2", "invocations-3")
 # So that a boot is dead, and a loss found, in seconds.
 QUICK = {
     "invocations": {
@@ -81,7 +84,9 @@ class Stack(Mesh):
         self.postgres.create_database()
         await asyncio.to_thread(migrate, self.database_url)
         self.wires = {
-            "service": Wire(self.directory / "w.sock", f"{self.directory}/invocations.sock"),
+            "service": Wire(
+                self.directory / "w.sock", *(f"{self.directory}/{name}.sock" for name in REPLICAS)
+            ),
             "redis": Wire(self.directory / "r.sock", str(self.valkey.socket_path)),
         }
         await self.start(*SERVICES, *WORKERS)
@@ -101,6 +106,15 @@ class Stack(Mesh):
             for wire in self.wires.values():
                 wire.close()
             shutil.rmtree(self.directory, ignore_errors=True)
+
+    def keep_logs(self) -> Path:
+        """Copy what the parts logged and the ledgers to where `down` leaves them."""
+        kept = self.directory.with_name(f"{self.directory.name}-logs")
+        kept.mkdir()
+        for file in self.directory.iterdir():
+            if file.suffix in (".log", ".ledger", ".starts"):
+                shutil.copy(file, kept)
+        return kept
 
     async def heal(self) -> None:
         """Start again what is not running, and mend the wires."""
@@ -168,6 +182,21 @@ class Stack(Mesh):
             raise AssertionError(f"{name} does not end: {tail}") from error
         del self.processes[name]
 
+    def freeze(self, name: str) -> list[psutil.Process]:
+        """Stop a part with all its processes; which, to let them go on."""
+        parent = psutil.Process(self.processes[name].pid)
+        stopped = [parent, *parent.children(recursive=True)]
+        for process in stopped:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
+        return stopped
+
+    def thaw(self, stopped: list[psutil.Process]) -> None:
+        """Let them go on."""
+        for process in stopped:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
+
     def arm(self, name: str, point: str) -> None:
         """Let a part die at this point, the next time that it comes there."""
         self._rig(name).write_text(point)
@@ -175,6 +204,10 @@ class Stack(Mesh):
     def died_at(self, name: str) -> str:
         """The invocation at whose point it died."""
         return self._rig(name).with_suffix(".at").read_text()
+
+    def disarm(self, name: str) -> None:
+        """Let nothing happen to it after all."""
+        self._rig(name).unlink(missing_ok=True)
 
     def is_armed(self, name: str) -> bool:
         """Whether the rig has not gone off yet."""

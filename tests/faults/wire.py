@@ -7,11 +7,12 @@ from pathlib import Path
 
 
 class Wire:
-    """A unix socket in front of another; what is held back goes on when it is mended."""
+    """A unix socket in front of others; what is held back goes on when it is mended."""
 
-    def __init__(self, path: Path, target: str) -> None:
+    def __init__(self, path: Path, *targets: str) -> None:
+        """Lead connections to `targets` by turns, past those that nobody listens on."""
         self._path = path
-        self._target = target
+        self._targets = list(targets)
         self._there = threading.Event()
         self._back = threading.Event()
         self._ends: list[socket.socket] = []
@@ -41,24 +42,28 @@ class Wire:
         self.lost.clear()
         self._loses = containing
 
+    def reset(self) -> None:
+        """End every connection; new ones go through."""
+        ends, self._ends = self._ends, []
+        for end in ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """End it."""
         self.mend()
         self._path.unlink(missing_ok=True)
-        for end in (self._listener, *self._ends):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+        self.reset()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
 
     def _accept(self) -> None:
         with self._listener, contextlib.suppress(OSError):
             while True:
                 near, _ = self._listener.accept()
-                far = socket.socket(socket.AF_UNIX)
-                try:
-                    far.connect(self._target)
-                except OSError:
+                far = self._connected()
+                if far is None:
                     near.close()
-                    far.close()
                     continue
                 self._ends += [near, far]
                 for source, target, gate in (near, far, self._there), (far, near, self._back):
@@ -66,6 +71,20 @@ class Wire:
                         target=self._pump, args=(source, target, gate), daemon=True
                     )
                     pump.start()
+
+    def _connected(self) -> socket.socket | None:
+        """A connection to the next target that takes one."""
+        for _ in self._targets:
+            target = self._targets.pop(0)
+            self._targets.append(target)
+            far = socket.socket(socket.AF_UNIX)
+            try:
+                far.connect(target)
+            except OSError:
+                far.close()
+            else:
+                return far
+        return None
 
     def _pump(self, source: socket.socket, target: socket.socket, gate: threading.Event) -> None:
         with source, contextlib.suppress(OSError):
