@@ -264,7 +264,11 @@ class Unavailable(CallFailed):
     """The server, or a part that it needs, does not answer."""
 
     codes: ClassVar[tuple[Code, ...]] = (Code.UNAVAILABLE,)
-    reasons: ClassVar[tuple[str, ...]] = ("DEPENDENCY_UNAVAILABLE", "SHUTTING_DOWN")
+    reasons: ClassVar[tuple[str, ...]] = (
+        "DEPENDENCY_UNAVAILABLE",
+        "SHUTTING_DOWN",
+        "OUTCOME_UNKNOWN",
+    )
 
 
 class DeadlineExceeded(CallFailed):

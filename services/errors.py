@@ -28,6 +28,7 @@
     ├── InvocationCancelled
     ├── StillRunning
     ├── DependencyUnavailable
+    ├── OutcomeUnknown
     └── ShuttingDown
 
 A failure of a user's function is a result, in the record. Only CallFunction, whose
@@ -254,6 +255,13 @@ class DependencyUnavailable(MeshError):
 
     code = code_pb2.UNAVAILABLE
     reason = reasons.DEPENDENCY_UNAVAILABLE
+
+
+class OutcomeUnknown(MeshError):
+    """A part was lost during the call: whether it did it is not known. Look, or try again."""
+
+    code = code_pb2.UNAVAILABLE
+    reason = reasons.OUTCOME_UNKNOWN
 
 
 class ShuttingDown(MeshError):

@@ -27,6 +27,7 @@ import grpc
 import grpc.aio
 import protovalidate
 import structlog
+from google.api import annotations_pb2
 from google.protobuf import descriptor, descriptor_pool, message_factory
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError, Message
@@ -41,6 +42,7 @@ from services.errors import (
     InvalidField,
     MalformedRequest,
     MeshError,
+    OutcomeUnknown,
     ShuttingDown,
 )
 from services.ids import new_uuid
@@ -91,19 +93,22 @@ class Server:
         *,
         drain_timeout_s: float = 10.0,
         unavailable: Sequence[type[Exception]] = (),
+        unsure: Callable[[Exception], bool] = lambda _: False,
         on_drain: Sequence[Callable[[], None]] = (),
         reflect: Sequence[str] = (),
     ) -> None:
         """Listen at `address` (`host:port`, port 0 for any; or `unix:/path`).
 
         `unavailable` are exceptions that mean a dependency does not answer, such
-        as the database driver's: they become UNAVAILABLE, not INTERNAL. `on_drain` are
+        as the database driver's: they become UNAVAILABLE, not INTERNAL. `unsure`
+        says which of them leave open whether a change was made. `on_drain` are
         called when the end begins, to end what would outlast it: long waits, streams.
         `reflect` are services that reflection shows beside those that are served here.
         """
         self._address = address
         self._drain_timeout_s = drain_timeout_s
         self._unavailable = tuple(unavailable)
+        self._unsure = unsure
         self._on_drain = tuple(on_drain)
         self._reflect = tuple(reflect)
         self._server = grpc.aio.server(
@@ -175,6 +180,7 @@ class Server:
         request_class = message_factory.GetMessageClass(method.input_type)
         name = f"{method.containing_service.full_name}/{method.name}"
         streams_in, streams_out = method.client_streaming, method.server_streaming
+        reads = method.GetOptions().Extensions[annotations_pb2.http].HasField("get")
 
         async def unary(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             call = _call(name, context)
@@ -188,7 +194,7 @@ class Server:
                     return answered
                 except Exception as error:
                     await _send_metadata(context, call)
-                    await _abort(context, self._as_mesh_error(error, call))
+                    await _abort(context, self._as_mesh_error(error, call, reads))
 
         async def stream(
             request: Any, context: grpc.aio.ServicerContext[Any, Any]
@@ -203,7 +209,7 @@ class Server:
                         async for response in responses:
                             yield response
                 except Exception as error:
-                    await _abort(context, self._as_mesh_error(error, call))
+                    await _abort(context, self._as_mesh_error(error, call, reads))
 
         make = {
             (False, False): grpc.unary_unary_rpc_method_handler,
@@ -224,9 +230,12 @@ class Server:
         if request is not None:
             validate(_readable(request))
 
-    def _as_mesh_error(self, error: Exception, call: Call) -> MeshError:
+    def _as_mesh_error(self, error: Exception, call: Call, reads: bool) -> MeshError:
         if isinstance(error, MeshError):
             return error
+        if not reads and self._unsure(error):
+            log.warning("a dependency was lost in a call", method=call.method, error=str(error))
+            return OutcomeUnknown()
         if isinstance(error, self._unavailable):
             log.warning("a dependency does not answer", method=call.method, error=str(error))
             return DependencyUnavailable()

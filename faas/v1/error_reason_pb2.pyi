@@ -99,6 +99,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The server is shutting down: retry, another replica answers.
     UNAVAILABLE, HTTP 503.
     """
+    OUTCOME_UNKNOWN: _ErrorReason.ValueType  # 82
+    """A service, or PostgreSQL, was lost during the call: whether the call did what
+    it asks for is not known. Look, or make it again; with a `request_id` that is
+    safe, since what was accepted is answered again. UNAVAILABLE, HTTP 503.
+    """
     INTERNAL_ERROR: _ErrorReason.ValueType  # 99
     """Our mistake. The message carries an id to find in the server's log.
     INTERNAL, HTTP 500.
@@ -225,6 +230,11 @@ UNAVAILABLE, HTTP 503.
 SHUTTING_DOWN: ErrorReason.ValueType  # 81
 """The server is shutting down: retry, another replica answers.
 UNAVAILABLE, HTTP 503.
+"""
+OUTCOME_UNKNOWN: ErrorReason.ValueType  # 82
+"""A service, or PostgreSQL, was lost during the call: whether the call did what
+it asks for is not known. Look, or make it again; with a `request_id` that is
+safe, since what was accepted is answered again. UNAVAILABLE, HTTP 503.
 """
 INTERNAL_ERROR: ErrorReason.ValueType  # 99
 """Our mistake. The message carries an id to find in the server's log.

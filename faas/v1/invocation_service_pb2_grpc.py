@@ -201,7 +201,7 @@ class InvocationServiceServicer:
 
         A function that fails is a good answer whose record holds the error.
         Errors: FUNCTION_NOT_FOUND, VERSION_NOT_FOUND, INVALID_PAYLOAD, TOO_LARGE,
-        REQUEST_ID_REUSED, DEPENDENCY_UNAVAILABLE (nothing was accepted).
+        REQUEST_ID_REUSED, DEPENDENCY_UNAVAILABLE (nothing was accepted), OUTCOME_UNKNOWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -222,7 +222,8 @@ class InvocationServiceServicer:
         its code in the header `x-faas-error`; those without are the platform's.
         Errors: FUNCTION_FAILED, FUNCTION_TIMED_OUT, INVOCATION_DEAD_LETTERED,
         INVOCATION_CANCELLED, STILL_RUNNING, FUNCTION_NOT_FOUND, VERSION_NOT_FOUND,
-        INVALID_PAYLOAD, TOO_LARGE, DEPENDENCY_UNAVAILABLE (nothing was accepted).
+        INVALID_PAYLOAD, TOO_LARGE, DEPENDENCY_UNAVAILABLE (nothing was accepted),
+        OUTCOME_UNKNOWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -354,7 +355,8 @@ class InvocationServiceServicer:
         are linked by `replay_of`. Unlike a redrive it takes any that has ended, and
         as often as one likes.
         Errors: INVOCATION_NOT_FOUND, INVOCATION_UNFINISHED, FUNCTION_NOT_FOUND,
-        VERSION_NOT_FOUND, DEPENDENCY_UNAVAILABLE (nothing was accepted).
+        VERSION_NOT_FOUND, DEPENDENCY_UNAVAILABLE (nothing was accepted),
+        OUTCOME_UNKNOWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

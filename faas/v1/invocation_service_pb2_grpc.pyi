@@ -53,7 +53,7 @@ class InvocationServiceStub:
 
     A function that fails is a good answer whose record holds the error.
     Errors: FUNCTION_NOT_FOUND, VERSION_NOT_FOUND, INVALID_PAYLOAD, TOO_LARGE,
-    REQUEST_ID_REUSED, DEPENDENCY_UNAVAILABLE (nothing was accepted).
+    REQUEST_ID_REUSED, DEPENDENCY_UNAVAILABLE (nothing was accepted), OUTCOME_UNKNOWN.
     """
     CallFunction: _grpc.UnaryUnaryMultiCallable[_invocation_service_pb2.CallFunctionRequest, _httpbody_pb2.HttpBody]
     """Calls a function as HTTP knows it: the body is the payload, as it is, and the
@@ -70,7 +70,8 @@ class InvocationServiceStub:
     its code in the header `x-faas-error`; those without are the platform's.
     Errors: FUNCTION_FAILED, FUNCTION_TIMED_OUT, INVOCATION_DEAD_LETTERED,
     INVOCATION_CANCELLED, STILL_RUNNING, FUNCTION_NOT_FOUND, VERSION_NOT_FOUND,
-    INVALID_PAYLOAD, TOO_LARGE, DEPENDENCY_UNAVAILABLE (nothing was accepted).
+    INVALID_PAYLOAD, TOO_LARGE, DEPENDENCY_UNAVAILABLE (nothing was accepted),
+    OUTCOME_UNKNOWN.
     """
     GetInvocation: _grpc.UnaryUnaryMultiCallable[_invocation_service_pb2.GetInvocationRequest, _invocation_pb2.Invocation]
     """One record; with `wait`, as it is when it has ended or the wait has.
@@ -140,7 +141,8 @@ class InvocationServiceStub:
     are linked by `replay_of`. Unlike a redrive it takes any that has ended, and
     as often as one likes.
     Errors: INVOCATION_NOT_FOUND, INVOCATION_UNFINISHED, FUNCTION_NOT_FOUND,
-    VERSION_NOT_FOUND, DEPENDENCY_UNAVAILABLE (nothing was accepted).
+    VERSION_NOT_FOUND, DEPENDENCY_UNAVAILABLE (nothing was accepted),
+    OUTCOME_UNKNOWN.
     """
     CompareInvocations: _grpc.UnaryUnaryMultiCallable[_replay_pb2.CompareInvocationsRequest, _replay_pb2.Comparison]
     """How an invocation's end differs from that of the one it replays, or of any
@@ -193,7 +195,7 @@ class InvocationServiceAsyncStub(InvocationServiceStub):
 
     A function that fails is a good answer whose record holds the error.
     Errors: FUNCTION_NOT_FOUND, VERSION_NOT_FOUND, INVALID_PAYLOAD, TOO_LARGE,
-    REQUEST_ID_REUSED, DEPENDENCY_UNAVAILABLE (nothing was accepted).
+    REQUEST_ID_REUSED, DEPENDENCY_UNAVAILABLE (nothing was accepted), OUTCOME_UNKNOWN.
     """
     CallFunction: _aio.UnaryUnaryMultiCallable[_invocation_service_pb2.CallFunctionRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Calls a function as HTTP knows it: the body is the payload, as it is, and the
@@ -210,7 +212,8 @@ class InvocationServiceAsyncStub(InvocationServiceStub):
     its code in the header `x-faas-error`; those without are the platform's.
     Errors: FUNCTION_FAILED, FUNCTION_TIMED_OUT, INVOCATION_DEAD_LETTERED,
     INVOCATION_CANCELLED, STILL_RUNNING, FUNCTION_NOT_FOUND, VERSION_NOT_FOUND,
-    INVALID_PAYLOAD, TOO_LARGE, DEPENDENCY_UNAVAILABLE (nothing was accepted).
+    INVALID_PAYLOAD, TOO_LARGE, DEPENDENCY_UNAVAILABLE (nothing was accepted),
+    OUTCOME_UNKNOWN.
     """
     GetInvocation: _aio.UnaryUnaryMultiCallable[_invocation_service_pb2.GetInvocationRequest, _invocation_pb2.Invocation]  # type: ignore[assignment]
     """One record; with `wait`, as it is when it has ended or the wait has.
@@ -280,7 +283,8 @@ class InvocationServiceAsyncStub(InvocationServiceStub):
     are linked by `replay_of`. Unlike a redrive it takes any that has ended, and
     as often as one likes.
     Errors: INVOCATION_NOT_FOUND, INVOCATION_UNFINISHED, FUNCTION_NOT_FOUND,
-    VERSION_NOT_FOUND, DEPENDENCY_UNAVAILABLE (nothing was accepted).
+    VERSION_NOT_FOUND, DEPENDENCY_UNAVAILABLE (nothing was accepted),
+    OUTCOME_UNKNOWN.
     """
     CompareInvocations: _aio.UnaryUnaryMultiCallable[_replay_pb2.CompareInvocationsRequest, _replay_pb2.Comparison]  # type: ignore[assignment]
     """How an invocation's end differs from that of the one it replays, or of any
@@ -336,7 +340,7 @@ class InvocationServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A function that fails is a good answer whose record holds the error.
         Errors: FUNCTION_NOT_FOUND, VERSION_NOT_FOUND, INVALID_PAYLOAD, TOO_LARGE,
-        REQUEST_ID_REUSED, DEPENDENCY_UNAVAILABLE (nothing was accepted).
+        REQUEST_ID_REUSED, DEPENDENCY_UNAVAILABLE (nothing was accepted), OUTCOME_UNKNOWN.
         """
 
     @_abc_1.abstractmethod
@@ -359,7 +363,8 @@ class InvocationServiceServicer(metaclass=_abc_1.ABCMeta):
         its code in the header `x-faas-error`; those without are the platform's.
         Errors: FUNCTION_FAILED, FUNCTION_TIMED_OUT, INVOCATION_DEAD_LETTERED,
         INVOCATION_CANCELLED, STILL_RUNNING, FUNCTION_NOT_FOUND, VERSION_NOT_FOUND,
-        INVALID_PAYLOAD, TOO_LARGE, DEPENDENCY_UNAVAILABLE (nothing was accepted).
+        INVALID_PAYLOAD, TOO_LARGE, DEPENDENCY_UNAVAILABLE (nothing was accepted),
+        OUTCOME_UNKNOWN.
         """
 
     @_abc_1.abstractmethod
@@ -519,7 +524,8 @@ class InvocationServiceServicer(metaclass=_abc_1.ABCMeta):
         are linked by `replay_of`. Unlike a redrive it takes any that has ended, and
         as often as one likes.
         Errors: INVOCATION_NOT_FOUND, INVOCATION_UNFINISHED, FUNCTION_NOT_FOUND,
-        VERSION_NOT_FOUND, DEPENDENCY_UNAVAILABLE (nothing was accepted).
+        VERSION_NOT_FOUND, DEPENDENCY_UNAVAILABLE (nothing was accepted),
+        OUTCOME_UNKNOWN.
         """
 
     @_abc_1.abstractmethod

@@ -197,8 +197,8 @@ UPSTREAM_FAILURES = (
         # the connection broke, or the service reset the call
         ("UC", "UR", "LR"),
         code_pb2.UNAVAILABLE,
-        _UNAVAILABLE,
-        "The service was lost during the call: what it changed is not known. Look, then try again.",
+        reasons.ErrorReason.Name(reasons.OUTCOME_UNKNOWN),
+        "The service was lost during the call: whether it did it is not known. Look, or try again.",
     ),
     UpstreamFailure(
         ("UT", "SI"),

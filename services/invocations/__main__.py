@@ -17,7 +17,7 @@ from services.invocations.accounts import Accounts
 from services.invocations.cancelling import Cancelling
 from services.invocations.changes import Changes
 from services.invocations.controls import ControlServicer
-from services.invocations.database import UNAVAILABLE, Database
+from services.invocations.database import UNAVAILABLE, Database, is_unsure
 from services.invocations.dead_letters import DeadLetters
 from services.invocations.durability import Durability
 from services.invocations.feeder import Feeder, Recovery
@@ -124,6 +124,7 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         settings.listen_address,
         drain_timeout_s=settings.drain_timeout_s,
         unavailable=(*UNAVAILABLE, RedisError),
+        unsure=is_unsure,
         on_drain=[waiters.close, watches.close, desk.close],
     )
     server.add(

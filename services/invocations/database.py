@@ -15,6 +15,12 @@ Parameters = Mapping[str, Any]
 UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 """What is raised when PostgreSQL does not answer."""
 
+
+def is_unsure(error: Exception) -> bool:
+    """Whether it leaves open if the statement was run: not where there was no connection."""
+    return isinstance(error, UNAVAILABLE) and not isinstance(error, PoolTimeout)
+
+
 log = structlog.get_logger()
 
 
@@ -69,7 +75,11 @@ class Database:
             log.warning("a database connection broke; trying another", error=str(error))
             # After a restart of PostgreSQL all idle connections are broken alike.
             await self._pool.check()
-            return await self._fetch_once(query, parameters, row_factory, prepare)
+            try:
+                return await self._fetch_once(query, parameters, row_factory, prepare)
+            except PoolTimeout:
+                # No connection for the second try: what is known is what the first one met.
+                raise error from None
 
     async def execute(self, query: str, parameters: Parameters | None = None) -> int:
         """Run one statement, under the same condition, and return how many rows it met."""

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from uuid import UUID
 
+import structlog
 from google.api.httpbody_pb2 import HttpBody
 
 from faas.json_values import NotJson, to_json
@@ -28,6 +29,7 @@ from services import ids
 from services.errors import InvalidField, InvalidPayload, InvocationNotFound, TooLarge
 from services.invocations import calls
 from services.invocations.acceptance import Acceptance
+from services.invocations.database import UNAVAILABLE
 from services.invocations.filters import where
 from services.invocations.history import History
 from services.invocations.logs import Logs, Position
@@ -40,6 +42,8 @@ from services.invocations.watches import Watches, make_cursor, read_cursor
 from services.invocations.workers import Workers
 from services.pages import make_token, page_size, read_token
 from services.server import Call
+
+log = structlog.get_logger()
 
 # What is allowed for waiting for a worker, where a caller does not say how long it waits.
 QUEUE_S = 30.0
@@ -81,7 +85,7 @@ class InvocationServicer:
         async with self._waiters.waiter(key) as waiter:
             record = await self._acceptance.accept(key, request, payload, call)
             if record.id == key and wait_s > 0:
-                record = await waiter.wait(wait_s) or await self._find(key)
+                record = await waiter.wait(wait_s) or await self._as_it_is(record)
         if record.id != key:
             record = await self._ended(record.id, wait_s)
         return to_proto(record)
@@ -101,7 +105,7 @@ class InvocationServicer:
             call.answer_metadata.update(calls.headers_of(record))
             wait_s = _patience_s(record, call)
             if record.id == key:
-                record = await waiter.wait(wait_s) or await self._find(key)
+                record = await waiter.wait(wait_s) or await self._as_it_is(record)
         if record.id != key:
             record = await self._ended(record.id, wait_s)
         call.answer_metadata.update(calls.headers_of(record))
@@ -196,8 +200,17 @@ class InvocationServicer:
         async with self._waiters.waiter(key) as waiter:
             record = await self._find(key)
             if not record.ended and wait_s > 0:
-                record = await waiter.wait(wait_s) or await self._find(key)
+                record = await waiter.wait(wait_s) or await self._as_it_is(record)
         return record
+
+    async def _as_it_is(self, accepted: Record) -> Record:
+        """The record now; as it was accepted, where PostgreSQL does not answer any more."""
+        try:
+            return await self._find(accepted.id)
+        except UNAVAILABLE as error:
+            # Not an error to the caller: that would say that nothing was accepted.
+            log.warning("the record cannot be read", error=str(error))
+            return accepted
 
     async def _find(self, key: UUID) -> Record:
         record = await self._records.find(key)
