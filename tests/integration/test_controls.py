@@ -243,6 +243,31 @@ async def test_what_expired_is_listed_and_taken_up_again(mesh: Mesh) -> None:
     assert [bool(one.refusal) for one in by_id.redrives] == [False, True, True]
 
 
+async def test_what_waits_or_runs_is_not_taken_up_again(running: Mesh, tmp_path: Path) -> None:
+    await running.create("sleeps", SLEEPS, timeout={"seconds": 900})
+    file, later = tmp_path / "started", Timestamp()
+    later.FromDatetime(datetime.now(UTC) + timedelta(hours=1))
+    runs = await running.invoke("sleeps", {"file": str(file)})
+    waits = await running.invoke("sleeps", {"file": "never"}, not_before=later)
+
+    async def started() -> bool:
+        return file.exists()
+
+    await eventually("it runs", started)
+    before = await running.get(runs.id)
+    answer = await running.invocations.RedriveInvocations(
+        RedriveInvocationsRequest(invocation_ids=[runs.id, waits.id])
+    )
+    assert [one.invocation_id for one in answer.redrives] == ["", ""]
+    assert "RUNNING" in answer.redrives[0].refusal
+    assert "PENDING" in answer.redrives[1].refusal
+    by_filter = await running.invocations.RedriveInvocations(RedriveInvocationsRequest())
+    assert not by_filter.redrives
+    assert await running.get(runs.id) == before
+    assert running.rows("SELECT count(*) AS n FROM invocations") == [{"n": 2}]
+    await cancel(running, runs)
+
+
 async def test_redriving_by_filter_goes_on_page_by_page(running: Mesh) -> None:
     await running.create("fails", FAILS)
     failed = [await running.invoke("fails", n, wait_s=60) for n in range(5)]

@@ -64,6 +64,8 @@ def offer(**changes: object) -> bytes:
 
 
 GARBAGE |= {
+    "cut off": offer()[:-20],
+    "enormous": offer()[:-1] + b', "more": "' + b"x" * (16 << 20),
     "no invocation": offer(invocation_id="inv-1"),
     "SQL": offer(invocation_id="'; DROP TABLE invocations; --"),
     "a path": offer(function_id="../../etc/passwd"),
@@ -146,6 +148,21 @@ async def test_doubled_messages_run_once(mesh: Mesh) -> None:
     await nothing_waits(mesh)
     runs = sorted(file.name.partition(".")[0] for file in started.iterdir())
     assert runs == sorted(one.id for one in made)
+
+
+async def test_a_message_that_was_cut_off_is_dead_and_its_invocation_is_offered_again(
+    mesh: Mesh,
+) -> None:
+    await mesh.start("functions", "invocations", recovery_interval_s=0.2, offer_grace_s=1)
+    await mesh.create("echo")
+    made = await mesh.invoke("echo", "whole")
+    message = await mesh.redis.lindex(QUEUE, 0)
+    await mesh.redis.lset(QUEUE, 0, message[: len(message) // 2])
+    await mesh.start("worker-1")
+    done = await mesh.get(made.id, wait_s=WAIT_S)
+    assert (done.status, done.attempt) == (Invocation.COMPLETED, 1)
+    assert [item["reason"] for item in await dead(mesh, 1)] == ["it is not JSON"]
+    await nothing_waits(mesh)
 
 
 async def test_a_message_that_redis_lost_is_offered_again(mesh: Mesh) -> None:

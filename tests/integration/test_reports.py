@@ -2,15 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from faas.v1.execution_pb2 import Directive, Report
 from faas.v1.execution_service_pb2 import ReportExecutionsRequest
 from faas.v1.execution_service_pb2_grpc import ExecutionServiceStub
-from faas.v1.invocation_pb2 import Invocation
+from faas.v1.invocation_pb2 import Invocation, LogLine
+from faas.v1.invocation_service_pb2 import GetInvocationLogsRequest
 from faas.v1.worker_pb2 import Worker
 from services.errors import InvalidField
-from services.ids import WORKER, new_uuid, show
+from services.ids import INVOCATION, WORKER, new_uuid, show
 from tests.integration.functions import refused
 from tests.mesh import Mesh, eventually
 
@@ -99,17 +103,17 @@ async def test_what_two_heartbeats_do_not_name_is_given_to_another(mesh: Mesh) -
 
 async def test_the_same_verdict_many_times_is_one(mesh: Mesh) -> None:
     worker, grant = await granted(mesh)
-    finished = Report.Finished(
+    told = Report.Finished(
         invocation_id=grant.invocation_id, attempt=1, status=Invocation.COMPLETED, result=b"1"
     )
     outcomes = []
     for _ in range(10):
-        worker.say(Report(finished=finished))
+        worker.say(Report(finished=told))
         outcomes.append((await worker.heard("recorded")).recorded.outcome)
     assert outcomes == [Directive.Recorded.RECORDED] + [Directive.Recorded.DUPLICATE] * 9
     first = await mesh.get(grant.invocation_id)
-    finished.result = b"2"
-    worker.say(Report(finished=finished))
+    told.result = b"2"
+    worker.say(Report(finished=told))
     await worker.heard("recorded")
     assert await mesh.get(grant.invocation_id) == first
     worker.close()
@@ -117,10 +121,10 @@ async def test_the_same_verdict_many_times_is_one(mesh: Mesh) -> None:
 
 async def test_a_result_that_is_none_fails_the_function(mesh: Mesh) -> None:
     worker, grant = await granted(mesh)
-    finished = Report.Finished(
+    told = Report.Finished(
         invocation_id=grant.invocation_id, attempt=1, status=Invocation.COMPLETED, result=b"\xff{"
     )
-    worker.say(Report(finished=finished))
+    worker.say(Report(finished=told))
     assert (await worker.heard("recorded")).recorded.outcome == Directive.Recorded.RECORDED
     done = await mesh.get(grant.invocation_id)
     assert (done.status, done.error.code) == (Invocation.FAILED, Invocation.BAD_OUTPUT)
@@ -150,3 +154,129 @@ async def test_a_stream_begins_with_who_speaks(mesh: Mesh) -> None:
         return mesh.rows("SELECT count(*) AS n FROM workers") == [{"n": 0}]
 
     assert await eventually("no worker", none_known)
+
+
+def finished(invocation_id: str, attempt: int, **fields: object) -> Report:
+    ended = Report.Finished(
+        invocation_id=invocation_id, attempt=attempt, status=Invocation.COMPLETED, result=b"666"
+    )
+    ended.MergeFrom(Report.Finished(**fields))
+    return Report(finished=ended)
+
+
+async def test_verdicts_that_nobody_may_give_change_nothing(mesh: Mesh) -> None:
+    worker, grant = await granted(mesh)
+    waits = await mesh.invoke("echo", "waits")
+    other = ByHand(mesh)
+    await other.heard("heartbeat_ack")
+    running = await mesh.get(grant.invocation_id)
+    assert running.status == Invocation.RUNNING
+    unknown = show(INVOCATION, new_uuid())
+    told = (
+        # By whom it was not granted; as that boot too, which is not his.
+        (other, finished(running.id, 1)),
+        (other, finished(running.id, 1, boot_id=worker.worker.boot_id)),
+        # Of a start that was not granted, or to nobody.
+        (worker, finished(running.id, 2)),
+        (worker, finished(running.id, -1)),
+        (worker, finished(waits.id, 1)),
+        (worker, finished(waits.id, 0)),
+        # Of what was never accepted.
+        (worker, finished(unknown, 1)),
+    )
+    for teller, report in told:
+        teller.say(report)
+        recorded = (await teller.heard("recorded")).recorded
+        assert recorded.outcome == Directive.Recorded.STALE, report
+        assert recorded.invocation_id == report.finished.invocation_id
+    assert await mesh.get(running.id) == running
+    assert await mesh.get(waits.id) == waits
+    assert mesh.rows("SELECT count(*) AS n FROM invocations") == [{"n": 2}]
+    # Whose it is can still give it; after that nobody can.
+    worker.say(finished(running.id, 1))
+    assert (await worker.heard("recorded")).recorded.outcome == Directive.Recorded.RECORDED
+    ended = await mesh.get(running.id)
+    for teller, attempt in ((other, 1), (worker, 2), (other, 2)):
+        teller.say(finished(running.id, attempt))
+        assert (await teller.heard("recorded")).recorded.outcome == Directive.Recorded.STALE
+    assert await mesh.get(running.id) == ended
+    for one in (worker, other):
+        one.close()
+
+
+async def test_giving_back_declining_and_burying_what_is_another_s_changes_nothing(
+    mesh: Mesh,
+) -> None:
+    worker, grant = await granted(mesh)
+    other = ByHand(mesh)
+    await other.heard("heartbeat_ack")
+    running = await mesh.get(grant.invocation_id)
+    unknown = show(INVOCATION, new_uuid())
+    line = LogLine(stream=LogLine.STDOUT, text="forged")
+    for teller, invocation_id, attempt in (
+        (other, running.id, 1),
+        (worker, running.id, 2),
+        (worker, unknown, 1),
+    ):
+        logs = Report.Logs(invocation_id=invocation_id, attempt=attempt, lines=[line])
+        decline = Report.Decline(invocation_id=invocation_id, reason="so")
+        abandoned = Report.Abandoned(invocation_id=invocation_id, attempt=attempt, reason="so")
+        teller.say(Report(logs=logs), Report(decline=decline), Report(abandoned=abandoned))
+        assert (await teller.heard("recorded")).recorded.outcome == Directive.Recorded.STALE
+    other.say(Report(buried=Report.Buried(boot_id=worker.worker.boot_id)))
+    await other.heard("buried")
+    assert await mesh.get(running.id) == running
+    request = GetInvocationLogsRequest(invocation_id=running.id)
+    assert not (await mesh.invocations.GetInvocationLogs(request)).lines
+    worker.beat(Report.Held(invocation_id=running.id, attempt=1))
+    ack = (await worker.heard("heartbeat_ack")).heartbeat_ack
+    assert (ack.boot_lost, list(ack.not_yours)) == (False, [])
+    for one in (worker, other):
+        one.close()
+
+
+async def test_starts_of_what_does_not_wait_are_refused(mesh: Mesh) -> None:
+    worker, grant = await granted(mesh)
+    worker.say(finished(grant.invocation_id, 1))
+    await worker.heard("recorded")
+    in_an_hour = Timestamp()
+    in_an_hour.FromDatetime(datetime.now(UTC) + timedelta(hours=1))
+    later = await mesh.invoke("echo", 1, not_before=in_an_hour)
+    for invocation_id, unknown in (
+        (grant.invocation_id, False),
+        (later.id, False),
+        (show(INVOCATION, new_uuid()), True),
+        ("inv-1", True),
+        ("'; DROP TABLE invocations; --", True),
+    ):
+        start = Report.Start(invocation_id=invocation_id, grant_id=str(uuid4()))
+        worker.say(Report(start=start))
+        answer = (await worker.heard("refused")).refused
+        assert (answer.invocation_id, answer.unknown) == (invocation_id, unknown)
+    assert (await mesh.get(later.id)).attempt == 0
+    worker.close()
+
+
+async def test_a_report_that_cannot_be_read_ends_the_stream_by_name_and_harms_nobody(
+    mesh: Mesh,
+) -> None:
+    worker, grant = await granted(mesh)
+    running = grant.invocation_id
+    bad = (
+        (finished("inv-1", 1), "invocation_id"),
+        (finished(running, 1, boot_id="1"), "finished.boot_id"),
+        (
+            Report(start=Report.Start(invocation_id=grant.invocation_id, grant_id="1")),
+            "start.grant_id",
+        ),
+        (Report(decline=Report.Decline(invocation_id="")), "invocation_id"),
+        (Report(buried=Report.Buried(boot_id="x")), "buried.boot_id"),
+    )
+    for report, field in bad:
+        liar = ByHand(mesh)
+        await liar.heard("heartbeat_ack")
+        liar.say(report)
+        await refused(liar.heard("recorded"), InvalidField, field)
+    worker.say(finished(grant.invocation_id, 1))
+    assert (await worker.heard("recorded")).recorded.outcome == Directive.Recorded.RECORDED
+    worker.close()
