@@ -11,6 +11,10 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+PAGE_TIMEOUT_S = 1800
+"""A page has dozens of commands, each a process: on a loaded machine that is minutes."""
+_COMMAND_TIMEOUT_S = 600
+
 _BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
 
@@ -49,7 +53,7 @@ class Reader:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=120,
+            timeout=_COMMAND_TIMEOUT_S,
             check=False,
         )
         self.ran.append((command, began, time.monotonic()))

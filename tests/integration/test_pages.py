@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pages import Reader
+from tests.pages import PAGE_TIMEOUT_S, Reader
 from tests.platform import Platform
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -19,6 +19,7 @@ PAGES = sorted(
 )
 
 
+@pytest.mark.timeout(PAGE_TIMEOUT_S)
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_does_as_it_is_written(platform: Platform, tmp_path: Path, page: str):
     bin_ = str(Path(sys.executable).parent)
