@@ -15,7 +15,7 @@ PYTEST_ARGS ?= -n 3 --dist loadfile
 # Where a network has a certificate authority of its own, the system knows it.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help setup demo test lint format protos docs site released lock images ui bench faults chaos clean
+.PHONY: help setup demo test lint format protos docs golden recordings site released lock images ui bench faults chaos clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -53,6 +53,10 @@ protos: setup ## Generate stubs, descriptor set and OpenAPI document from proto/
 
 docs: setup ## Write the pages of docs/reference that are made from the code.
 	@$(BIN)/python docs/reference/generate.py
+
+golden: setup ## Write what tests expect of the command's output; look at what changed.
+	@rm -rf tests/integration/golden
+	@UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/integration/test_cli_golden.py
 
 site: setup ## Build the documentation's site into build/site.
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet -f deploy/site/mkdocs.yml

@@ -9,7 +9,7 @@ from faas import contexts
 from faas.address import Address
 from faas.cli.completion import context_names
 from faas.cli.failures import Group, say
-from faas.cli.output import Format, Output, table, write_json
+from faas.cli.output import Format, Output, table, write
 from faas.contexts import Server
 
 NAME = Annotated[
@@ -38,12 +38,16 @@ def ls(output: Output = Format.TABLE) -> None:
     elif output is Format.TABLE:
         say(f"None: {contexts.choose().address} is used. `faas context set NAME URL` makes one.")
     else:
-        write_json(
-            [
-                {"name": name, "server": server.address, "current": name == known.current}
-                for name, server in sorted(known.servers.items())
-            ]
-        )
+        found = [
+            {
+                "name": name,
+                "server": server.address,
+                "current": name == known.current,
+                "credential": bool(server.token),
+            }
+            for name, server in sorted(known.servers.items())
+        ]
+        write(found, output)
 
 
 @app.command(name="set")

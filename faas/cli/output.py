@@ -38,6 +38,7 @@ Output = Annotated[
     Format, typer.Option("--output", "-o", help="table, json, yaml, or name: ids or names alone.")
 ]
 
+_WORDS = {True: "yes", False: "no", None: "null"}
 _MAPS = ("payload", "result", "env", "labels", "differences")
 
 
@@ -146,8 +147,8 @@ def _cell(value: object) -> str:
         return value.ToDatetime(tzinfo=UTC).strftime("%Y-%m-%d %H:%M:%S")
     if isinstance(value, Duration):
         return seconds(value)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
+    if value is None or isinstance(value, bool):
+        return _WORDS[value]
     if isinstance(value, float):
         return f"{value:g}"
     return printable(str(value)) or "-"

@@ -10,21 +10,31 @@ from pathlib import Path
 
 GOLDEN = Path(__file__).parent / "golden"
 
-# What differs from run to run, and what stands for it; columns keep their width.
+# What differs from run to run, and what stands for it.
 _VARYING = (
-    (r"(func|inv|worker)-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", r"\1-<uuid>"),
+    (r"(func|inv|worker|sched)-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", r"\1-<uuid>"),
     (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<uuid>"),
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "<time>"),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "<time>"),
+    (r"\b\d\d:\d\d:\d\d\.\d{3}\b", "<clock>"),
     (r"\b[0-9a-f]{64}\b", "<sha256>"),
     (r'("(?:etag|host|boot_id|version_tag)": )"[^"]*"', r'\1"<text>"'),
-    (r'("(?:duration|queued|startup|run|cpu_time)": )"[^"]*"', r'\1"<seconds>"'),
-    (r'("peak_memory_bytes": )"\d+"', r'\1"<bytes>"'),
+    (
+        r'("(?:after|duration|queued|startup|run|cpu_time|waiting|p50|p90|p99)": )"[^"]*"',
+        r'\1"<seconds>"',
+    ),
+    (r'("(?:peak_memory_bytes|memory_time)": )"\d+"', r'\1"<bytes>"'),
     (r"(COMPLETED|FAILED)( +\d+ +)\d+(\.\d+)?s *", r"\1\2<seconds> "),
+    (r"^(queued|startup|run|duration)( +\d+).*", r"\1\2  <seconds>"),
+    (r"\+\d+(\.\d+)?s\b", "+<seconds>"),
+    (r"\b(after|waiting|startup|run|CPU) (\d+(\.\d+)? ?s\b|unknown)", r"\1 <seconds>"),
+    (r"having used .*? at most", "having used <much> at most"),
+    (r"\b(cold|warm|prewarmed) sandbox", "<kind> sandbox"),
     (r"^(etag|host|boot_id) .*", r"\1  <text>"),
     (r"(start_kind\W+)[A-Z]+", r"\1<kind>"),
     (r"\b\d/4\b", "<running>/4"),
     (r'("running": )\d+', r"\1<running>"),
+    (r"^running +\d+\n", ""),
     (rf"\b{re.escape(socket.gethostname())}\b", "<host>"),
     (r"(?<=\S) {2,}", "  "),
     (r"^( +(?:duration|queued|startup|run|cpu_time): ).*", r"\1<seconds>"),
@@ -63,7 +73,7 @@ class Command:
         """Run it to its end."""
         process = self.popen(*arguments, **options)
         try:
-            out, err = process.communicate(stdin, timeout=120)
+            out, err = process.communicate(stdin, timeout=300)
         finally:
             process.kill()
         return Said(process.returncode, out, err)
@@ -85,7 +95,7 @@ def settled(text: str) -> str:
 def assert_golden(name: str, said: str, *, whole: bool = True) -> None:
     """It says what the file says, or, where not `whole`, all of that and perhaps more.
 
-    UPDATE_GOLDEN=1 writes the file.
+    UPDATE_GOLDEN=1 writes the file; `make golden` does it for all.
     """
     file = GOLDEN / name
     if os.environ.get("UPDATE_GOLDEN"):
