@@ -1,11 +1,12 @@
 """`faas doctor`: finds what is wrong between this machine and a platform, and says the cure.
 
-Each examination goes one step further than the one before: name, port, protocol,
-credential, parts, workers, work. The first that fails ends it: what comes after
-would only say the same again.
+Each examination goes one step further than the one before: this machine, name, port,
+protocol, credential, parts, workers, work. The first that fails ends it: what comes
+after would only say the same again.
 """
 
 import email.utils
+import http.client
 import json
 import os
 import socket
@@ -14,9 +15,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
+from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,6 +25,7 @@ import typer
 from faas import __version__, contexts, errors
 from faas.address import Address
 from faas.cli.failures import ExitCode, explain
+from faas.cli.findings import EXAMINATIONS_GROUP, Finding, Level, bad, good, warning
 from faas.cli.output import Format, printable, table, write_json
 from faas.cli.session import Session
 from faas.v1.invocation_pb2 import Invocation
@@ -38,48 +40,23 @@ STUCK = timedelta(minutes=5)
 _PROXIES = ("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY", "grpc_proxy")
 
 
-class Level(StrEnum):
-    """How bad it is."""
-
-    GOOD = "good"
-    WARNING = "warning"
-    BAD = "bad"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at."""
-
-    level: Level
-    what: str
-    cure: str = ""
-
-
-def good(what: str) -> Finding:
-    """As it should be."""
-    return Finding(Level.GOOD, what)
-
-
-def warning(what: str, cure: str) -> Finding:
-    """It works, and will not always."""
-    return Finding(Level.WARNING, what, cure)
-
-
-def bad(what: str, cure: str) -> Finding:
-    """It cannot work."""
-    return Finding(Level.BAD, what, cure)
-
-
 def doctor(
     ctx: typer.Context,
     *,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the data of this machine's platform is, as `faas up` was told.",
+            show_default=False,
+        ),
+    ] = None,
     output: Annotated[Format, typer.Option("--output", "-o", help="table or json.")] = Format.TABLE,
 ) -> None:
     """Find what is wrong between this machine and the platform, and say the cure.
 
     Exit code 0: nothing is; 5: something cannot work.
     """
-    found = list(examine(ctx.ensure_object(Session)))
+    found = list(examine(ctx.ensure_object(Session), data_dir))
     if output is Format.JSON:
         write_json([{"level": f.level, "what": f.what, "cure": f.cure} for f in found])
     else:
@@ -93,7 +70,7 @@ def doctor(
         raise typer.Exit(ExitCode.UNAVAILABLE)
 
 
-def examine(session: Session) -> Iterator[Finding]:
+def examine(session: Session, data_dir: Path | None = None) -> Iterator[Finding]:
     """All that is found, until the first thing that cannot work."""
     try:
         server = contexts.choose(session.server, None, session.context)
@@ -102,6 +79,10 @@ def examine(session: Session) -> Iterator[Finding]:
         yield bad(str(error), "Mend it there, or say --server URL.")
         return
     yield good(f"faas {__version__} talks to {address}")
+    for finding in _machine(address, data_dir):
+        yield finding
+        if finding.level is Level.BAD:
+            return
     for examination in (_resolves, _listens, _proxy, _encrypts, _keeps_secrets):
         for finding in examination(address, server):
             yield finding
@@ -129,6 +110,18 @@ def _asked(session: Session, address: Address) -> Iterator[Finding]:
             except errors.FaasError as error:
                 yield bad(str(error), explain(error).removeprefix(str(error)).strip())
                 return
+
+
+def _machine(address: Address, data_dir: Path | None) -> Iterator[Finding]:
+    """What installed packages find on this machine, where the platform is on it."""
+    if not address.local:
+        return
+    for entry_point in entry_points(group=EXAMINATIONS_GROUP):
+        try:
+            examination = entry_point.load()
+        except ModuleNotFoundError:  # the servers are not installed here
+            continue
+        yield from examination(address, data_dir)
 
 
 def _resolves(address: Address, _server: contexts.Server) -> Iterator[Finding]:
@@ -219,7 +212,7 @@ def _health(address: Address) -> Iterator[Finding]:
             body, sent = answer.read(1 << 20), answer.headers.get("Date")
     except urllib.error.HTTPError as error:
         body, sent = error.read(1 << 20), error.headers.get("Date")
-    except (OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):
         return  # what follows says more
     yield from _clock(sent)
     for part in _parts(body):
