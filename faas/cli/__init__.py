@@ -4,6 +4,17 @@ Commands that run servers (`up`, `migrate`, …) are not here: they register und
 entry point group `faas.commands`, and are there when `faas-mesh[server]` is installed.
 """
 
-from faas.cli.main import main
+import sys
 
 __all__ = ["main"]
+
+
+def main() -> None:
+    """Run what the command line says."""
+    try:
+        # Ctrl-C may come while the commands are still being read from disk.
+        from faas.cli.main import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit(130)

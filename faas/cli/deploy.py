@@ -98,10 +98,8 @@ def deploy(
         if dry_run:
             after = _planned(before, called, code, given)
         else:
-            with busy(f"Deploying {called} …"):
-                client.function(called).deploy(code, **given)
-                after = client.function(called).refresh()
-                ready = _is_ready(client, after.runtime, wait)
+            after = _deployed(client, called, code, given)
+            ready = _is_ready(client, after.runtime, wait)
             if not ready:
                 say(
                     f"No worker runs {after.runtime} now: invocations wait until one does."
@@ -154,6 +152,19 @@ def _look(client: "Client", name: str) -> Function | None:
         return client.function(name).refresh()
     except FunctionNotFound:
         return None
+
+
+def _deployed(client: "Client", name: str, code: "Code", given: Mapping[str, Any]) -> Function:
+    try:
+        with busy(f"Deploying {name} …"):
+            client.function(name).deploy(code, **given)
+            return client.function(name).refresh()
+    except KeyboardInterrupt:
+        say(
+            f"\nWhether it was deployed is not known: `faas get {name}` tells. The same command"
+            " again goes on, and changes nothing that is so already."
+        )
+        raise
 
 
 def _planned(

@@ -75,6 +75,12 @@ _CURES: tuple[tuple[type[errors.FaasError], str], ...] = (
         errors.Unauthenticated,
         "Give a credential in FAAS_TOKEN, or store it: `faas context set NAME --token-stdin`.",
     ),
+    (errors.PermissionDenied, "Ask for it whoever gave you the credential, or use another one."),
+    (
+        errors.NotSupported,
+        "Bring both to one version, or name another server: `faas doctor` looks at which it is.",
+    ),
+    (errors.ServerError, "Try again; if it stays so, look for it in the server's log."),
 )
 
 

@@ -1,8 +1,10 @@
 """`faas invoke` and `faas logs`: running functions, and what they print."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
+from uuid import uuid4
 
 import typer
 
@@ -69,14 +71,14 @@ def invoke(
 
     data = read_payload(payload)
     with connected(ctx) as client:
-        function = client.function(name)
-        invocation = function.submit(
-            data,
-            version=version,
-            labels=pairs("--label", label),
-            request_id=request_id,
-            not_before=later("--delay", delay),
-        )
+        with _once(name, request_id or str(uuid4())) as id_:
+            invocation = client.function(name).submit(
+                data,
+                version=version,
+                labels=pairs("--label", label),
+                request_id=id_,
+                not_before=later("--delay", delay),
+            )
         if asynchronous or delay:
             show(INVOCATION, invocation.record, output or Format.NAME)
             return
@@ -135,6 +137,21 @@ def print_lines(lines: Iterable[LogLine], *, times: bool = False, to_stdout: boo
     for line in lines:
         when = f"{line.time.ToJsonString()} " if times else ""
         print(f"{when}{safe(line.text)}", file=file, flush=True)
+
+
+@contextmanager
+def _once(name: str, request_id: str) -> Iterator[str]:
+    """Tell somebody who left before the answer how not to have it done twice."""
+    from faas.errors import DeadlineExceeded
+
+    try:
+        yield request_id
+    except (KeyboardInterrupt, DeadlineExceeded):
+        say(
+            f"\nWhether it was accepted is not known. The same again with"
+            f" `--request-id {request_id}` invokes {name} once, whatever became of this."
+        )
+        raise
 
 
 def how_to_go_on(invocation_id: str) -> str:
