@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from faas.client import AsyncClient as AsyncClient
     from faas.client import Client as Client
+    from faas.errors import BuildFailed as BuildFailed
     from faas.errors import CallFailed as CallFailed
     from faas.errors import Conflict as Conflict
     from faas.errors import DeadlineExceeded as DeadlineExceeded
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from faas.errors import FunctionFailed as FunctionFailed
     from faas.errors import FunctionNotFound as FunctionNotFound
     from faas.errors import InvalidArchive as InvalidArchive
+    from faas.errors import InvalidCode as InvalidCode
     from faas.errors import InvalidFilter as InvalidFilter
     from faas.errors import InvalidPageToken as InvalidPageToken
     from faas.errors import InvalidPayload as InvalidPayload
@@ -74,9 +76,9 @@ _HOMES = {
     "faas.schedules": ("AsyncSchedule", "Schedule"),
     "faas.sources": ("Code",),
     "faas.errors": (
-        *("CallFailed", "Conflict", "DeadlineExceeded", "EtagMismatch", "FaasError"),
+        *("BuildFailed", "CallFailed", "Conflict", "DeadlineExceeded", "EtagMismatch", "FaasError"),
         *("FieldViolation", "FunctionExists", "FunctionFailed", "FunctionNotFound"),
-        *("InvalidArchive", "InvalidFilter", "InvalidPageToken", "InvalidPayload"),
+        *("InvalidArchive", "InvalidCode", "InvalidFilter", "InvalidPageToken", "InvalidPayload"),
         *("InvalidRequest", "InvalidSettings", "InvocationEnded", "InvocationNotFound"),
         *("InvocationUnfinished", "NoResult", "NotFound", "NotSupported", "PermissionDenied"),
         *("RequestIdReused", "ResultNotFound", "ScheduleNotFound", "ServerError", "TooLarge"),

@@ -4,6 +4,7 @@
     ├── CallFailed                 a call was refused, or nobody answered it
     │   ├── InvalidRequest         fields break rules: `violations` names them
     │   │   ├── InvalidArchive
+    │   │   ├── InvalidCode
     │   │   ├── InvalidFilter
     │   │   ├── InvalidPageToken
     │   │   ├── InvalidPayload
@@ -32,6 +33,7 @@
     │   ├── NotSupported           the server does not know this call
     │   └── ServerError
     ├── FunctionFailed             the invocation ended without a result: `record`
+    ├── BuildFailed                what was deployed does not compile: `record`
     ├── WaitTimeout                it has not ended yet (a TimeoutError too)
     ├── UnusableSource             what is to be deployed cannot be (a ValueError too)
     └── InvalidSettings            an address, a context or a setting (a ValueError too)
@@ -49,6 +51,7 @@ import grpc.aio
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from faas.v1.function_pb2 import Function
 from faas.v1.invocation_pb2 import Invocation
 
 Code = grpc.StatusCode
@@ -113,6 +116,12 @@ class InvalidPageToken(InvalidRequest):
     """The page token is of another list."""
 
     reasons: ClassVar[tuple[str, ...]] = ("INVALID_PAGE_TOKEN",)
+
+
+class InvalidCode(InvalidRequest):
+    """The code does not compile: the message has the compiler's words."""
+
+    reasons: ClassVar[tuple[str, ...]] = ("INVALID_CODE",)
 
 
 class InvalidFilter(InvalidRequest):
@@ -321,6 +330,23 @@ class FunctionFailed(FaasError):
         what = f"{record.error.type}: {record.error.message}".removeprefix(": ").rstrip(": ")
         text = f"{record.function_name} ({record.id}): {self.code}"
         return "\n".join(filter(None, (f"{text}: {what}" if what else text, self.stack)))
+
+
+class BuildFailed(FaasError):
+    """What was deployed does not compile, and is there all the same: calls of it fail.
+
+    The message has the compiler's words.
+    """
+
+    def __init__(self, record: Function) -> None:
+        super().__init__(record)
+        self.record = record
+        """The function, whose latest version it is."""
+
+    def __str__(self) -> str:
+        """What the compiler said."""
+        record = self.record
+        return f"{record.name}, version {record.version}, does not compile:\n{record.state_reason}"
 
 
 class WaitTimeout(FaasError, TimeoutError):

@@ -47,7 +47,7 @@ class Settings(TypedDict, total=False):
 
 
 # What a request has besides, which is none.
-_OTHER = {"name", "runtime", "function_id", "update_mask", "etag", "request_id"}
+_OTHER = {"name", "runtime", "function_id", "update_mask", "etag", "request_id", "validate"}
 
 NAMES: tuple[str, ...] = tuple(
     field.name

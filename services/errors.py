@@ -6,6 +6,7 @@
     │   ├── InvalidFilter
     │   ├── InvalidArchive
     │   ├── UnknownRuntime
+    │   ├── InvalidCode
     │   └── InvalidPayload
     ├── MalformedRequest
     ├── NotFound
@@ -116,6 +117,12 @@ class InvalidPayload(InvalidField):
     """No function could be given this payload."""
 
     reason = reasons.INVALID_PAYLOAD
+
+
+class InvalidCode(InvalidField):
+    """The code does not compile."""
+
+    reason = reasons.INVALID_CODE
 
 
 class MalformedRequest(MeshError):

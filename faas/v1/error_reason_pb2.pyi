@@ -51,6 +51,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A payload no function could be given: nested too deep, NaN or infinite
     numbers, lone surrogates. INVALID_ARGUMENT, HTTP 400.
     """
+    INVALID_CODE: _ErrorReason.ValueType  # 7
+    """The code does not compile, as `validate` asked to be told. The message has
+    the compiler's words. INVALID_ARGUMENT, HTTP 400.
+    """
     FUNCTION_NOT_FOUND: _ErrorReason.ValueType  # 20
     """No such function, or it was deleted. NOT_FOUND, HTTP 404."""
     VERSION_NOT_FOUND: _ErrorReason.ValueType  # 21
@@ -182,6 +186,10 @@ has. INVALID_ARGUMENT, HTTP 400.
 INVALID_PAYLOAD: ErrorReason.ValueType  # 6
 """A payload no function could be given: nested too deep, NaN or infinite
 numbers, lone surrogates. INVALID_ARGUMENT, HTTP 400.
+"""
+INVALID_CODE: ErrorReason.ValueType  # 7
+"""The code does not compile, as `validate` asked to be told. The message has
+the compiler's words. INVALID_ARGUMENT, HTTP 400.
 """
 FUNCTION_NOT_FOUND: ErrorReason.ValueType  # 20
 """No such function, or it was deleted. NOT_FOUND, HTTP 404."""

@@ -118,6 +118,8 @@ class Function(_message.Message):
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
     MAX_AGE_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENCY_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    STATE_REASON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`func-` and a UUIDv7. Given by the server, never reused."""
     name: _builtins.str
@@ -150,6 +152,14 @@ class Function(_message.Message):
     max_concurrency: _builtins.int
     """How many invocations of it run at once, on all workers together. 0: as many
     as there is room for.
+    """
+    state: Global___FunctionVersion.State.ValueType
+    """Whether the latest version can run. An invocation of one that is BUILDING
+    waits.
+    """
+    state_reason: _builtins.str
+    """Why it is FAILED, as the compiler says it; why it is still BUILDING, where
+    a try came to nothing.
     """
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
@@ -203,10 +213,12 @@ class Function(_message.Message):
         retry_policy: Global___RetryPolicy | None = ...,
         max_age: _duration_pb2.Duration | None = ...,
         max_concurrency: _builtins.int = ...,
+        state: Global___FunctionVersion.State.ValueType = ...,
+        state_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "max_age", b"max_age", "retry_policy", b"retry_policy", "timeout", b"timeout", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_sha256", b"code_sha256", "code_size_bytes", b"code_size_bytes", "cpus", b"cpus", "created_at", b"created_at", "description", b"description", "env", b"env", "etag", b"etag", "handler", b"handler", "id", b"id", "labels", b"labels", "max_age", b"max_age", "max_concurrency", b"max_concurrency", "memory_mb", b"memory_mb", "name", b"name", "retry_policy", b"retry_policy", "runtime", b"runtime", "timeout", b"timeout", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_sha256", b"code_sha256", "code_size_bytes", b"code_size_bytes", "cpus", b"cpus", "created_at", b"created_at", "description", b"description", "env", b"env", "etag", b"etag", "handler", b"handler", "id", b"id", "labels", b"labels", "max_age", b"max_age", "max_concurrency", b"max_concurrency", "memory_mb", b"memory_mb", "name", b"name", "retry_policy", b"retry_policy", "runtime", b"runtime", "state", b"state", "state_reason", b"state_reason", "timeout", b"timeout", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -270,11 +282,40 @@ Global___RetryPolicy: _TypeAlias = RetryPolicy  # noqa: Y015
 
 @_typing.final
 class FunctionVersion(_message.Message):
-    """Everything that decides how a function runs, at one moment. Immutable: a
-    worker caches it for good.
+    """Everything that decides how a function runs, at one moment. Immutable, but
+    for its state: a worker caches it for good.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[FunctionVersion._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: FunctionVersion._State.ValueType  # 0
+        BUILDING: FunctionVersion._State.ValueType  # 1
+        """A worker is to compile it, or does. What is invoked meanwhile waits."""
+        READY: FunctionVersion._State.ValueType  # 2
+        """It can run. Of runtimes that are not compiled, every version is."""
+        FAILED: FunctionVersion._State.ValueType  # 3
+        """It does not compile: its invocations fail, with the same reason. To deploy
+        the same code again is to try again.
+        """
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """Whether it can run."""
+
+    STATE_UNSPECIFIED: FunctionVersion.State.ValueType  # 0
+    BUILDING: FunctionVersion.State.ValueType  # 1
+    """A worker is to compile it, or does. What is invoked meanwhile waits."""
+    READY: FunctionVersion.State.ValueType  # 2
+    """It can run. Of runtimes that are not compiled, every version is."""
+    FAILED: FunctionVersion.State.ValueType  # 3
+    """It does not compile: its invocations fail, with the same reason. To deploy
+    the same code again is to try again.
+    """
 
     @_typing.final
     class EnvEntry(_message.Message):
@@ -308,6 +349,8 @@ class FunctionVersion(_message.Message):
     CODE_SHA256_FIELD_NUMBER: _builtins.int
     CODE_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    STATE_REASON_FIELD_NUMBER: _builtins.int
     function_id: _builtins.str
     version: _builtins.int
     """Integers from 1."""
@@ -318,6 +361,11 @@ class FunctionVersion(_message.Message):
     code_format: Global___CodeFormat.ValueType
     code_sha256: _builtins.str
     code_size_bytes: _builtins.int
+    state: Global___FunctionVersion.State.ValueType
+    state_reason: _builtins.str
+    """Why it is FAILED, as the compiler says it; why it is still BUILDING, where
+    a try came to nothing.
+    """
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration: ...
     @_builtins.property
@@ -339,10 +387,12 @@ class FunctionVersion(_message.Message):
         code_sha256: _builtins.str = ...,
         code_size_bytes: _builtins.int = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        state: Global___FunctionVersion.State.ValueType = ...,
+        state_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_format", b"code_format", "code_sha256", b"code_sha256", "code_size_bytes", b"code_size_bytes", "cpus", b"cpus", "created_at", b"created_at", "env", b"env", "function_id", b"function_id", "handler", b"handler", "memory_mb", b"memory_mb", "runtime", b"runtime", "timeout", b"timeout", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_format", b"code_format", "code_sha256", b"code_sha256", "code_size_bytes", b"code_size_bytes", "cpus", b"cpus", "created_at", b"created_at", "env", b"env", "function_id", b"function_id", "handler", b"handler", "memory_mb", b"memory_mb", "runtime", b"runtime", "state", b"state", "state_reason", b"state_reason", "timeout", b"timeout", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

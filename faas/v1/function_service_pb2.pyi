@@ -81,6 +81,7 @@ class CreateFunctionRequest(_message.Message):
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
     MAX_AGE_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENCY_FIELD_NUMBER: _builtins.int
+    VALIDATE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """A lower-case letter, then up to 62 of `a-z`, `0-9` and `-`. Must not begin
     with `func-`.
@@ -104,6 +105,11 @@ class CreateFunctionRequest(_message.Message):
     """Cores. Absent: 1. More than a worker's machine has is clamped there."""
     max_concurrency: _builtins.int
     """How many of its invocations run at once. 0: any number."""
+    validate: _builtins.bool
+    """Compile before anything is created: code that does not compile is refused,
+    with the compiler's words. Waits for a worker, and for its build. Of
+    runtimes that are not compiled nothing is checked.
+    """
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """Absent: 30s."""
@@ -142,10 +148,11 @@ class CreateFunctionRequest(_message.Message):
         retry_policy: _function_pb2.RetryPolicy | None = ...,
         max_age: _duration_pb2.Duration | None = ...,
         max_concurrency: _builtins.int | None = ...,
+        validate: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_max_concurrency", b"_max_concurrency", "_memory_mb", b"_memory_mb", "archive", b"archive", "code", b"code", "cpus", b"cpus", "max_age", b"max_age", "max_concurrency", b"max_concurrency", "memory_mb", b"memory_mb", "retry_policy", b"retry_policy", "source", b"source", "timeout", b"timeout", "upload_id", b"upload_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_max_concurrency", b"_max_concurrency", "_memory_mb", b"_memory_mb", "archive", b"archive", "code", b"code", "cpus", b"cpus", "description", b"description", "env", b"env", "handler", b"handler", "labels", b"labels", "max_age", b"max_age", "max_concurrency", b"max_concurrency", "memory_mb", b"memory_mb", "name", b"name", "retry_policy", b"retry_policy", "runtime", b"runtime", "source", b"source", "timeout", b"timeout", "upload_id", b"upload_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_max_concurrency", b"_max_concurrency", "_memory_mb", b"_memory_mb", "archive", b"archive", "code", b"code", "cpus", b"cpus", "description", b"description", "env", b"env", "handler", b"handler", "labels", b"labels", "max_age", b"max_age", "max_concurrency", b"max_concurrency", "memory_mb", b"memory_mb", "name", b"name", "retry_policy", b"retry_policy", "runtime", b"runtime", "source", b"source", "timeout", b"timeout", "upload_id", b"upload_id", "validate", b"validate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpus: _TypeAlias = _typing.Literal["cpus"]  # noqa: Y015
     _WhichOneofArgType__cpus: _TypeAlias = _typing.Literal["_cpus", b"_cpus"]  # noqa: Y015
@@ -312,6 +319,7 @@ class UpdateFunctionRequest(_message.Message):
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
     MAX_AGE_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENCY_FIELD_NUMBER: _builtins.int
+    VALIDATE_FIELD_NUMBER: _builtins.int
     function_id: _builtins.str
     """Id or name."""
     name: _builtins.str
@@ -329,6 +337,8 @@ class UpdateFunctionRequest(_message.Message):
     """Absent: change whatever is there."""
     max_concurrency: _builtins.int
     """How many of its invocations run at once. 0: any number."""
+    validate: _builtins.bool
+    """Compile before anything is changed, as in CreateFunctionRequest."""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration: ...
     @_builtins.property
@@ -374,10 +384,11 @@ class UpdateFunctionRequest(_message.Message):
         retry_policy: _function_pb2.RetryPolicy | None = ...,
         max_age: _duration_pb2.Duration | None = ...,
         max_concurrency: _builtins.int | None = ...,
+        validate: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_description", b"_description", "_handler", b"_handler", "_max_concurrency", b"_max_concurrency", "_memory_mb", b"_memory_mb", "_name", b"_name", "_runtime", b"_runtime", "archive", b"archive", "code", b"code", "cpus", b"cpus", "description", b"description", "handler", b"handler", "max_age", b"max_age", "max_concurrency", b"max_concurrency", "memory_mb", b"memory_mb", "name", b"name", "retry_policy", b"retry_policy", "runtime", b"runtime", "source", b"source", "timeout", b"timeout", "update_mask", b"update_mask", "upload_id", b"upload_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_description", b"_description", "_handler", b"_handler", "_max_concurrency", b"_max_concurrency", "_memory_mb", b"_memory_mb", "_name", b"_name", "_runtime", b"_runtime", "archive", b"archive", "code", b"code", "cpus", b"cpus", "description", b"description", "env", b"env", "etag", b"etag", "function_id", b"function_id", "handler", b"handler", "labels", b"labels", "max_age", b"max_age", "max_concurrency", b"max_concurrency", "memory_mb", b"memory_mb", "name", b"name", "retry_policy", b"retry_policy", "runtime", b"runtime", "source", b"source", "timeout", b"timeout", "update_mask", b"update_mask", "upload_id", b"upload_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_description", b"_description", "_handler", b"_handler", "_max_concurrency", b"_max_concurrency", "_memory_mb", b"_memory_mb", "_name", b"_name", "_runtime", b"_runtime", "archive", b"archive", "code", b"code", "cpus", b"cpus", "description", b"description", "env", b"env", "etag", b"etag", "function_id", b"function_id", "handler", b"handler", "labels", b"labels", "max_age", b"max_age", "max_concurrency", b"max_concurrency", "memory_mb", b"memory_mb", "name", b"name", "retry_policy", b"retry_policy", "runtime", b"runtime", "source", b"source", "timeout", b"timeout", "update_mask", b"update_mask", "upload_id", b"upload_id", "validate", b"validate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpus: _TypeAlias = _typing.Literal["cpus"]  # noqa: Y015
     _WhichOneofArgType__cpus: _TypeAlias = _typing.Literal["_cpus", b"_cpus"]  # noqa: Y015

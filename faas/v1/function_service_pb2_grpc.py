@@ -96,10 +96,13 @@ class FunctionServiceServicer:
     def CreateFunction(self, request, context):
         """Makes a function and its version 1. `name`, `runtime` and `code` are
         enough. Code that does not parse is accepted: invoking it answers with the
-        syntax error as the function's error.
+        syntax error as the function's error. What has to be compiled is compiled
+        by a worker after the answer, once, and `state` says how that went; with
+        `validate` it is compiled before, and refused where it does not compile.
 
         Errors: INVALID_FIELD, UNKNOWN_RUNTIME, INVALID_ARCHIVE, UPLOAD_NOT_FOUND,
-        FUNCTION_EXISTS, TOO_LARGE.
+        FUNCTION_EXISTS, TOO_LARGE; with `validate` INVALID_CODE, and
+        DEPENDENCY_UNAVAILABLE where no worker compiles it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,7 +126,8 @@ class FunctionServiceServicer:
     def UpdateFunction(self, request, context):
         """Changes what is present in the request. Any change of code, handler,
         runtime, memory, cpus, timeout or env makes a new version; a change to
-        what is there already makes none.
+        what is there already makes none. Code is compiled as for CreateFunction;
+        sent again, where it did not compile, it is tried again.
 
         Errors: FUNCTION_NOT_FOUND, ETAG_MISMATCH and those of CreateFunction.
         """

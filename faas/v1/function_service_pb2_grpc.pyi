@@ -42,10 +42,13 @@ class FunctionServiceStub:
     CreateFunction: _grpc.UnaryUnaryMultiCallable[_function_service_pb2.CreateFunctionRequest, _function_pb2.Function]
     """Makes a function and its version 1. `name`, `runtime` and `code` are
     enough. Code that does not parse is accepted: invoking it answers with the
-    syntax error as the function's error.
+    syntax error as the function's error. What has to be compiled is compiled
+    by a worker after the answer, once, and `state` says how that went; with
+    `validate` it is compiled before, and refused where it does not compile.
 
     Errors: INVALID_FIELD, UNKNOWN_RUNTIME, INVALID_ARCHIVE, UPLOAD_NOT_FOUND,
-    FUNCTION_EXISTS, TOO_LARGE.
+    FUNCTION_EXISTS, TOO_LARGE; with `validate` INVALID_CODE, and
+    DEPENDENCY_UNAVAILABLE where no worker compiles it.
     """
     GetFunction: _grpc.UnaryUnaryMultiCallable[_function_service_pb2.GetFunctionRequest, _function_pb2.Function]
     """One function, by id or name. Errors: FUNCTION_NOT_FOUND."""
@@ -56,7 +59,8 @@ class FunctionServiceStub:
     UpdateFunction: _grpc.UnaryUnaryMultiCallable[_function_service_pb2.UpdateFunctionRequest, _function_pb2.Function]
     """Changes what is present in the request. Any change of code, handler,
     runtime, memory, cpus, timeout or env makes a new version; a change to
-    what is there already makes none.
+    what is there already makes none. Code is compiled as for CreateFunction;
+    sent again, where it did not compile, it is tried again.
 
     Errors: FUNCTION_NOT_FOUND, ETAG_MISMATCH and those of CreateFunction.
     """
@@ -94,10 +98,13 @@ class FunctionServiceAsyncStub(FunctionServiceStub):
     CreateFunction: _aio.UnaryUnaryMultiCallable[_function_service_pb2.CreateFunctionRequest, _function_pb2.Function]  # type: ignore[assignment]
     """Makes a function and its version 1. `name`, `runtime` and `code` are
     enough. Code that does not parse is accepted: invoking it answers with the
-    syntax error as the function's error.
+    syntax error as the function's error. What has to be compiled is compiled
+    by a worker after the answer, once, and `state` says how that went; with
+    `validate` it is compiled before, and refused where it does not compile.
 
     Errors: INVALID_FIELD, UNKNOWN_RUNTIME, INVALID_ARCHIVE, UPLOAD_NOT_FOUND,
-    FUNCTION_EXISTS, TOO_LARGE.
+    FUNCTION_EXISTS, TOO_LARGE; with `validate` INVALID_CODE, and
+    DEPENDENCY_UNAVAILABLE where no worker compiles it.
     """
     GetFunction: _aio.UnaryUnaryMultiCallable[_function_service_pb2.GetFunctionRequest, _function_pb2.Function]  # type: ignore[assignment]
     """One function, by id or name. Errors: FUNCTION_NOT_FOUND."""
@@ -108,7 +115,8 @@ class FunctionServiceAsyncStub(FunctionServiceStub):
     UpdateFunction: _aio.UnaryUnaryMultiCallable[_function_service_pb2.UpdateFunctionRequest, _function_pb2.Function]  # type: ignore[assignment]
     """Changes what is present in the request. Any change of code, handler,
     runtime, memory, cpus, timeout or env makes a new version; a change to
-    what is there already makes none.
+    what is there already makes none. Code is compiled as for CreateFunction;
+    sent again, where it did not compile, it is tried again.
 
     Errors: FUNCTION_NOT_FOUND, ETAG_MISMATCH and those of CreateFunction.
     """
@@ -149,10 +157,13 @@ class FunctionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_function_pb2.Function, _abc.Awaitable[_function_pb2.Function]]:
         """Makes a function and its version 1. `name`, `runtime` and `code` are
         enough. Code that does not parse is accepted: invoking it answers with the
-        syntax error as the function's error.
+        syntax error as the function's error. What has to be compiled is compiled
+        by a worker after the answer, once, and `state` says how that went; with
+        `validate` it is compiled before, and refused where it does not compile.
 
         Errors: INVALID_FIELD, UNKNOWN_RUNTIME, INVALID_ARCHIVE, UPLOAD_NOT_FOUND,
-        FUNCTION_EXISTS, TOO_LARGE.
+        FUNCTION_EXISTS, TOO_LARGE; with `validate` INVALID_CODE, and
+        DEPENDENCY_UNAVAILABLE where no worker compiles it.
         """
 
     @_abc_1.abstractmethod
@@ -181,7 +192,8 @@ class FunctionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_function_pb2.Function, _abc.Awaitable[_function_pb2.Function]]:
         """Changes what is present in the request. Any change of code, handler,
         runtime, memory, cpus, timeout or env makes a new version; a change to
-        what is there already makes none.
+        what is there already makes none. Code is compiled as for CreateFunction;
+        sent again, where it did not compile, it is tried again.
 
         Errors: FUNCTION_NOT_FOUND, ETAG_MISMATCH and those of CreateFunction.
         """

@@ -5,9 +5,16 @@ from contextlib import asynccontextmanager
 
 import uvloop
 
-from faas.v1 import function_registry_service_pb2, function_service_pb2
+from faas.v1 import (
+    function_build_service_pb2,
+    function_registry_service_pb2,
+    function_service_pb2,
+)
 from services.archive import Limits
 from services.background import running
+from services.functions.build_servicer import BuildServicer
+from services.functions.build_waits import BuildWaits
+from services.functions.builds import Builds
 from services.functions.catalog import Catalog
 from services.functions.changes import Changes
 from services.functions.database import UNAVAILABLE, Database
@@ -34,11 +41,15 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
     )
     limits = Limits(unpacked_bytes=settings.max_unpacked_bytes)
     catalog, changes = Catalog(database), Changes(settings.database_url)
+    builds = Builds(database, storage, lease_s=settings.build_lease_s)
+    waits = BuildWaits(builds, pickup_s=settings.build_pickup_s)
     edits = Edits(
         database=database,
         storage=storage,
         catalog=catalog,
         changes=changes,
+        builds=builds,
+        waits=waits,
         runtimes=settings.runtimes,
         limits=limits,
     )
@@ -52,6 +63,7 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
     sweeper = Sweeper(
         database=database,
         storage=storage,
+        builds=builds,
         interval_s=settings.sweep_interval_s,
         age_s=settings.sweep_age_s,
     )
@@ -59,15 +71,27 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         settings.listen_address,
         drain_timeout_s=settings.drain_timeout_s,
         unavailable=(*UNAVAILABLE, StorageUnavailable),
-        on_drain=[changes.close],
+        on_drain=[changes.close, waits.close],
     )
     server.add(
         function_service_pb2.DESCRIPTOR.services_by_name["FunctionService"],
-        FunctionServicer(catalog=catalog, edits=edits, uploads=uploads, storage=storage),
+        FunctionServicer(
+            catalog=catalog, builds=builds, edits=edits, uploads=uploads, storage=storage
+        ),
     )
     server.add(
         function_registry_service_pb2.DESCRIPTOR.services_by_name["FunctionRegistryService"],
         RegistryServicer(catalog=catalog, storage=storage, changes=changes),
+    )
+    server.add(
+        function_build_service_pb2.DESCRIPTOR.services_by_name["FunctionBuildService"],
+        BuildServicer(
+            catalog=catalog,
+            builds=builds,
+            waits=waits,
+            storage=storage,
+            max_binary_bytes=settings.max_binary_bytes,
+        ),
     )
     try:
         async with running(sweeper.run(), changes.run()):

@@ -10,14 +10,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.archive import Limits
-from services.errors import EtagMismatch, FunctionExists, UnknownRuntime
+from services.errors import EtagMismatch, FunctionExists, MeshError, UnknownRuntime
 from services.functions import keys, uploads
+from services.functions.build_waits import BuildWaits
+from services.functions.builds import Builds, Source
 from services.functions.catalog import NAMESPACE, Catalog, Found, meant, not_found
 from services.functions.changes import Changes
 from services.functions.database import Database
@@ -60,13 +63,16 @@ class Edits:
     storage: CodeStorage
     catalog: Catalog
     changes: Changes
+    builds: Builds
+    waits: BuildWaits
     runtimes: Collection[str]
     limits: Limits
 
-    async def create(self, values: Values, code: Code) -> Found:
-        """Make a function and its version 1.
+    async def create(self, values: Values, code: Code, *, validate: bool = False) -> Found:
+        """Make a function and its version 1; with `validate`, if it compiles.
 
-        Raises UnknownRuntime, InvalidArchive, FunctionExists, UploadNotFound.
+        Raises UnknownRuntime, InvalidArchive, FunctionExists, UploadNotFound; and what
+        `BuildWaits.validate` raises.
         """
         self._check_runtime(values["runtime"])
         handler = await settle_handler(code, values["runtime"], values["handler"], self.limits)
@@ -83,16 +89,33 @@ class Edits:
         )
         version = _version(function, values)
         await self.storage.put(keys.of_function(function.id, code.sha256), code.file)
+        if validate:
+            async with self._unless_refused(function.id, code):
+                await self.waits.validate(version, code.field)
         async with self._writing(values["name"]) as session:
             await _take_upload(session, code)
             session.add(function)
             await session.flush()
             session.add(version)
+            await session.flush()
+            await self.builds.want(session, version)
+        self.waits.tell()
         await self._forget_upload(code)
         return function, version
 
-    async def update(self, reference: str, values: Values, code: Code | None, etag: str) -> Found:
+    async def update(
+        self,
+        reference: str,
+        values: Values,
+        code: Code | None,
+        etag: str,
+        *,
+        validate: bool = False,
+    ) -> Found:
         """Change what `values` and `code` differ in; nothing, if they do not.
+
+        With `validate` it is changed if what comes of it compiles. Code that is there
+        already, and did not compile, is tried again.
 
         Raises FunctionNotFound, EtagMismatch and what `create` raises.
         """
@@ -104,8 +127,9 @@ class Edits:
                 raise EtagMismatch
             wanted = await self._wanted(version, values, code)
             if _is_so(function, wanted, _OF_FUNCTION) and _is_so(version, wanted, _OF_VERSION):
+                await self._retry(version, code, validate=validate)
                 return found
-            changed = await self._change(function, version, wanted, code)
+            changed = await self._change(function, version, wanted, code, validate=validate)
             if changed is not None:
                 await self.changes.announce(function.id)
                 return changed
@@ -163,14 +187,33 @@ class Edits:
         async with received(chunks, "handler", code_format=code_format) as stored:
             yield stored
 
+    async def _retry(self, version: VersionRow, code: Code | None, *, validate: bool) -> None:
+        """What is there is what was asked for, but for a build that failed."""
+        source = Source.of(version)
+        if validate:
+            await self.waits.validate(version, code.field if code else "code")
+        elif code and source.is_compiled:
+            await self.builds.try_again(source, version.code_format)
+            self.waits.tell()
+
     async def _change(
-        self, function: FunctionRow, version: VersionRow, wanted: Values, code: Code | None
+        self,
+        function: FunctionRow,
+        version: VersionRow,
+        wanted: Values,
+        code: Code | None,
+        *,
+        validate: bool,
     ) -> Found | None:
         """Write; None where somebody else was faster."""
         new_version = not _is_so(version, wanted, _OF_VERSION)
+        latest = {name: getattr(version, name) for name in _OF_VERSION}
         key = keys.of_function(function.id, code.sha256) if code and new_version else None
         if key and code:
             await self.storage.put(key, code.file)
+        if validate:
+            field = code.field if code else "handler"
+            await self.waits.validate(_version(function, latest | wanted), field)
         values = _pick(wanted, _OF_FUNCTION)
         values |= {
             "version": function.version + new_version,
@@ -191,13 +234,14 @@ class Edits:
             if code:
                 await _take_upload(session, code)
             if new_version:
-                latest = {name: getattr(version, name) for name in _OF_VERSION}
                 version = _version(changed, latest | wanted)
                 session.add(version)
                 await session.flush()
+                await self.builds.want(session, version)
             # From here the row's lock keeps the sweeper away; it may have been before.
             if key and code and await self.storage.find(key) is None:
                 await self.storage.put(key, code.file)
+        self.waits.tell()
         if code:
             await self._forget_upload(code)
         return changed, version
@@ -212,6 +256,17 @@ class Edits:
             if getattr(diagnosis, "constraint_name", None) != "functions_name":
                 raise
             raise _exists(name) from error
+
+    @asynccontextmanager
+    async def _unless_refused(self, function: UUID, code: Code) -> AsyncIterator[None]:
+        """Of a function that is refused the code goes too: nobody else can have its key."""
+        try:
+            yield
+        except MeshError:
+            # If it fails the sweeper does it.
+            with contextlib.suppress(StorageUnavailable):
+                await self.storage.delete(keys.of_function(function, code.sha256))
+            raise
 
     async def _forget_upload(self, code: Code) -> None:
         if code.upload is not None:

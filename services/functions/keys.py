@@ -1,4 +1,4 @@
-"""Under which keys code is kept."""
+"""Under which keys code is kept, and what was built of it."""
 
 import re
 from dataclasses import dataclass
@@ -12,12 +12,14 @@ UPLOADS = "uploads"
 UPLOAD = "upload-"
 """What ids of uploads begin with."""
 
-_KEY = re.compile(rf"({FUNCTIONS}|{UPLOADS})/([^/]+)/([0-9a-f]{{64}})/(?:code|{WRITING}[^/]*)")
+_KEY = re.compile(
+    rf"({FUNCTIONS}|{UPLOADS})/([^/]+)/([0-9a-f]{{64}})/(?:code|binary-[0-9a-f-]+|{WRITING}[^/]*)"
+)
 
 
 @dataclass(frozen=True)
 class Owner:
-    """What a key says of its object: whose code it is, and its checksum."""
+    """What a key says of its object: whose code it is or is built of, and its checksum."""
 
     folder: str
     id: UUID
@@ -27,6 +29,11 @@ class Owner:
 def of_function(function: UUID, sha256: str) -> str:
     """The key of code that versions of a function have."""
     return f"{FUNCTIONS}/{ids.show(ids.FUNCTION, function)}/{sha256}/code"
+
+
+def of_binary(function: UUID, code_sha256: str, grant: UUID) -> str:
+    """The key of what the holder of a grant built of a function's code."""
+    return f"{FUNCTIONS}/{ids.show(ids.FUNCTION, function)}/{code_sha256}/binary-{grant}"
 
 
 def of_upload(upload: UUID, sha256: str) -> str:

@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from faas.v1.function_pb2 import CodeFormat, Function, FunctionVersion, RetryPolicy, Upload
 from services import ids
+from services.functions.builds import State
 from services.functions.keys import UPLOAD
 from services.functions.tables import FunctionRow, UploadRow, VersionRow
 from services.retries import policy_to_proto
@@ -19,8 +20,8 @@ CONTENT_TYPES = {
 }
 
 
-def function_to_proto(function: FunctionRow, version: VersionRow) -> Function:
-    """A function with its latest version."""
+def function_to_proto(function: FunctionRow, version: VersionRow, state: State) -> Function:
+    """A function with its latest version, and whether that can run."""
     return Function(
         id=ids.show(ids.FUNCTION, function.id),
         name=function.name,
@@ -41,6 +42,8 @@ def function_to_proto(function: FunctionRow, version: VersionRow) -> Function:
         retry_policy=retry_policy(function),
         max_age=max_age(function),
         max_concurrency=function.max_concurrency or 0,
+        state=state.state,
+        state_reason=state.reason,
     )
 
 
@@ -54,8 +57,15 @@ def max_age(function: FunctionRow) -> Duration | None:
     return None if function.max_age_ms is None else _duration(function.max_age_ms)
 
 
-def version_to_proto(version: VersionRow) -> FunctionVersion:
-    """One version."""
+def version_to_proto(version: VersionRow, state: State | None = None) -> FunctionVersion:
+    """One version; for who may keep it for good, without its state."""
+    shown = _immutable(version)
+    if state is not None:
+        shown.state, shown.state_reason = state.state, state.reason
+    return shown
+
+
+def _immutable(version: VersionRow) -> FunctionVersion:
     return FunctionVersion(
         function_id=ids.show(ids.FUNCTION, version.function_id),
         version=version.version,

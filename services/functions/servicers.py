@@ -37,7 +37,8 @@ from faas.v1.function_service_pb2 import (
 from services import ids
 from services.errors import InvalidPageToken
 from services.functions import keys
-from services.functions.catalog import Catalog, Order, Position
+from services.functions.builds import Builds, Source
+from services.functions.catalog import Catalog, Found, Order, Position
 from services.functions.changes import Changes, Watcher
 from services.functions.edits import Edits
 from services.functions.filters import parse_filter, parse_order
@@ -63,10 +64,17 @@ class FunctionServicer:
     """faas.v1.FunctionService."""
 
     def __init__(
-        self, *, catalog: Catalog, edits: Edits, uploads: Uploads, storage: CodeStorage
+        self,
+        *,
+        catalog: Catalog,
+        builds: Builds,
+        edits: Edits,
+        uploads: Uploads,
+        storage: CodeStorage,
     ) -> None:
         """Serve by these."""
         self._catalog = catalog
+        self._builds = builds
         self._edits = edits
         self._uploads = uploads
         self._storage = storage
@@ -75,11 +83,12 @@ class FunctionServicer:
         """Make a function."""
         values = values_to_create(request)
         async with self._code(request, request.WhichOneof("source") or "code") as code:
-            return function_to_proto(*await self._edits.create(values, code))
+            found = await self._edits.create(values, code, validate=request.validate)
+        return await self._shown(found)
 
     async def GetFunction(self, request: GetFunctionRequest, _call: Call) -> Function:
         """One function."""
-        return function_to_proto(*await self._catalog.find(request.function_id))
+        return await self._shown(await self._catalog.find(request.function_id))
 
     async def ListFunctions(
         self, request: ListFunctionsRequest, _call: Call
@@ -92,7 +101,11 @@ class FunctionServicer:
             limit=size + 1, order=order, after=_position(request, order), condition=condition
         )
         response = ListFunctionsResponse()
-        response.functions.extend(function_to_proto(*found) for found in page[:size])
+        states = await self._builds.states(version for _, version in page[:size])
+        response.functions.extend(
+            function_to_proto(function, version, states[Source.of(version)])
+            for function, version in page[:size]
+        )
         if len(page) > size:
             last, _ = page[size - 1]
             response.next_page_token = make_token(request, _place(last, order))
@@ -105,8 +118,10 @@ class FunctionServicer:
             self._code(request, source) if source else nullcontext()
         )
         async with source_code as code:
-            found = await self._edits.update(request.function_id, values, code, request.etag)
-        return function_to_proto(*found)
+            found = await self._edits.update(
+                request.function_id, values, code, request.etag, validate=request.validate
+            )
+        return await self._shown(found)
 
     async def DeleteFunction(self, request: DeleteFunctionRequest, _call: Call) -> Empty:
         """Delete a function."""
@@ -118,7 +133,8 @@ class FunctionServicer:
     ) -> FunctionVersion:
         """One version."""
         _, version = await self._catalog.find_version(request.function_id, request.version)
-        return version_to_proto(version)
+        states = await self._builds.states([version])
+        return version_to_proto(version, states[Source.of(version)])
 
     async def ListFunctionVersions(
         self, request: ListFunctionVersionsRequest, _call: Call
@@ -130,7 +146,10 @@ class FunctionServicer:
             request.function_id, limit=size + 1, before=position[0] if position else None
         )
         response = ListFunctionVersionsResponse()
-        response.versions.extend(version_to_proto(version) for version in page[:size])
+        states = await self._builds.states(page[:size])
+        response.versions.extend(
+            version_to_proto(version, states[Source.of(version)]) for version in page[:size]
+        )
         if len(page) > size:
             response.next_page_token = make_token(request, [page[size - 1].version])
         return response
@@ -149,6 +168,11 @@ class FunctionServicer:
         async for chunk in _stored(self._storage, version):
             yield HttpBody(content_type=content_type, data=chunk)
             content_type = ""  # the first message says it
+
+    async def _shown(self, found: Found) -> Function:
+        function, version = found
+        states = await self._builds.states([version])
+        return function_to_proto(function, version, states[Source.of(version)])
 
     def _code(
         self, request: CreateFunctionRequest | UpdateFunctionRequest, source: str

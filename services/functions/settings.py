@@ -38,6 +38,21 @@ class Settings(ServerSettings):
     max_unpacked_bytes: int = Field(
         512 * 1024 * 1024, ge=1, description="What an archive may unpack to at the most."
     )
+    max_binary_bytes: int = Field(
+        128 * 1024 * 1024, ge=1, description="Size of a compiled function at the most."
+    )
+    build_lease_s: float = Field(
+        15.0,
+        gt=0,
+        description="A worker that compiles a function and has not been heard of for so long"
+        " is taken for lost: another one takes over.",
+    )
+    build_pickup_s: float = Field(
+        10.0,
+        gt=0,
+        description="A deployment with `validate` is refused when no worker has begun to"
+        " compile it by then.",
+    )
     upload_lifetime_s: float = Field(
         86_400.0, gt=0, description="How long an upload waits for a function to name it."
     )

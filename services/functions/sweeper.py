@@ -1,4 +1,4 @@
-"""Removes code that nothing names.
+"""Removes code and binaries that nothing names.
 
 It is what crashes and refused changes left behind, and uploads that nobody took.
 """
@@ -11,9 +11,10 @@ import structlog
 from sqlalchemy import delete, func, select
 
 from services.functions import keys
+from services.functions.builds import Builds, binary_key
 from services.functions.database import UNAVAILABLE, Database
 from services.functions.storage import CodeStorage, StorageUnavailable, StoredObject
-from services.functions.tables import FunctionRow, UploadRow, VersionRow
+from services.functions.tables import BuildRow, FunctionRow, UploadRow, VersionRow
 
 log = structlog.get_logger()
 
@@ -27,6 +28,7 @@ class Sweeper:
 
     database: Database
     storage: CodeStorage
+    builds: Builds
     interval_s: float
     age_s: float
 
@@ -45,6 +47,7 @@ class Sweeper:
         """Remove expired uploads and old objects that nothing names; how many objects."""
         async with self.database.transaction() as session:
             await session.execute(delete(UploadRow).where(UploadRow.expires_at <= func.now()))
+        await self.builds.forget_unnamed(self.age_s)
         removed = 0
         for folder in (keys.UPLOADS, keys.FUNCTIONS):
             batch: list[StoredObject] = []
@@ -72,6 +75,10 @@ class Sweeper:
             uploads = select(UploadRow.id, UploadRow.sha256)
             rows = await session.execute(uploads.where(UploadRow.id.in_(ids)))
             named |= {keys.of_upload(upload, sha256) for upload, sha256 in rows}
+            builds = select(BuildRow).where(
+                BuildRow.function_id.in_(ids), BuildRow.status == "ready"
+            )
+            named |= {binary_key(build) for build in (await session.execute(builds)).scalars()}
         removed = 0
         for key, owner in owners.items():
             if owner and key not in named:
@@ -83,8 +90,8 @@ class Sweeper:
 
         A change commits a version that names code under the lock of the function's
         row, and looks there whether the code is still stored; here the same lock is
-        held, so one of the two sees what the other did. New functions and uploads
-        have keys that nothing had before.
+        held, so one of the two sees what the other did. New functions, uploads and
+        binaries have keys that nothing had before.
         """
         async with self.database.transaction() as session:
             lock = select(FunctionRow.id).where(FunctionRow.id == owner.id).with_for_update()

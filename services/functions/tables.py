@@ -58,6 +58,29 @@ class VersionRow(Base):
     created_at: Mapped[datetime]
 
 
+class BuildRow(Base):
+    """The build of one source for one target; versions of the same source share it."""
+
+    __tablename__ = "builds"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    function_id: Mapped[UUID]
+    code_format: Mapped[str]
+    code_sha256: Mapped[str]
+    runtime: Mapped[str]
+    handler: Mapped[str]
+    target: Mapped[str]
+    status: Mapped[str]
+    reason: Mapped[str]
+    due_at: Mapped[datetime]
+    grant_id: Mapped[UUID | None]
+    worker_id: Mapped[str]
+    losses: Mapped[int]
+    binary_sha256: Mapped[str | None]
+    created_at: Mapped[datetime]
+    changed_at: Mapped[datetime]
+
+
 class UploadRow(Base):
     """Code that waits for a function to name it."""
 

@@ -12,6 +12,7 @@ import grpc.aio
 import psycopg
 import pytest
 
+from faas.v1.function_build_service_pb2_grpc import FunctionBuildServiceStub
 from faas.v1.function_pb2 import Function, FunctionVersion
 from faas.v1.function_registry_service_pb2 import FetchCodeRequest, GetVersionRequest
 from faas.v1.function_registry_service_pb2_grpc import FunctionRegistryServiceStub
@@ -40,6 +41,7 @@ class Functions:
     directory: Path
     public: FunctionServiceStub
     registry: FunctionRegistryServiceStub
+    builds: FunctionBuildServiceStub
 
     async def create(self, name: str = "echo", **fields: Any) -> Function:
         """Create a function, of a handler in Python unless `fields` say otherwise."""
@@ -109,7 +111,8 @@ async def serve(database_url: str, directory: Path, **settings: Any) -> AsyncIte
         await server.start()
         async with connect(f"127.0.0.1:{server.port}") as channel:
             public, registry = FunctionServiceStub(channel), FunctionRegistryServiceStub(channel)
-            yield Functions(database_url, directory, public, registry)
+            builds = FunctionBuildServiceStub(channel)
+            yield Functions(database_url, directory, public, registry, builds)
         await server.stop()
 
 

@@ -24,8 +24,9 @@ from services.errors import (
     VersionNotFound,
 )
 from services.functions import keys
+from services.functions.builds import Builds
 from services.functions.database import Database
-from services.functions.storage import FileStorage
+from services.functions.storage import CodeStorage, FileStorage
 from services.functions.sweeper import Sweeper
 from services.ids import new_uuid
 from tests.integration.functions import HANDLER, Functions, a_zip, refused, serve
@@ -43,12 +44,17 @@ async def functions(database_url: str, tmp_path: Path) -> AsyncIterator[Function
         yield functions
 
 
+def make_sweeper(database: Database, storage: CodeStorage) -> Sweeper:
+    builds = Builds(database, storage, lease_s=15)
+    return Sweeper(database=database, storage=storage, builds=builds, interval_s=3600, age_s=60)
+
+
 @pytest.fixture
 async def sweeper(functions: Functions) -> AsyncIterator[Sweeper]:
     """A sweeper that takes everything that is older than a minute."""
     database = Database(functions.database_url, connections=2)
     storage = FileStorage(functions.directory / "code")
-    yield Sweeper(database=database, storage=storage, interval_s=3600, age_s=60)
+    yield make_sweeper(database, storage)
     await database.close()
 
 
@@ -259,7 +265,7 @@ async def test_code_that_is_named_while_it_is_swept_is_stored_again(functions: F
     await storage.put(keys.of_function(UUID(made.id.removeprefix("func-")), sha256), file)
     age(functions)
     database = Database(functions.database_url, connections=2)
-    sweeper = Sweeper(database=database, storage=storage, interval_s=3600, age_s=60)
+    sweeper = make_sweeper(database, storage)
     sweeping = asyncio.create_task(sweeper.sweep())
     await storage.deleting.wait()  # it has found the object old, and holds the row
     changing = asyncio.create_task(functions.update("echo", code="print(2)"))
