@@ -11,12 +11,15 @@ from redis.asyncio import Redis
 
 from faas.v1 import worker_service_pb2
 from faas.v1.execution_service_pb2_grpc import ExecutionServiceStub
+from faas.v1.function_build_service_pb2_grpc import FunctionBuildServiceStub
 from faas.v1.function_registry_service_pb2_grpc import FunctionRegistryServiceStub
 from services import ids
 from services.channels import connect
 from services.server import Server, stop_on_signals
 from services.telemetry import configure_logging
 from services.worker.agent import Agent
+from services.worker.binaries import Binaries
+from services.worker.builder import Builder
 from services.worker.code_cache import SOURCE_FILES, CodeCache
 from services.worker.pool import Budget
 from services.worker.runtime import OutputLimits, Runtime, RuntimeUnavailable
@@ -65,6 +68,7 @@ async def main() -> int:
         return EXIT_NO_RUNTIME
     functions = connect(settings.functions_address)
     invocations = connect(settings.invocations_address)
+    builds = FunctionBuildServiceStub(functions)
     redis = Redis.from_url(
         settings.redis_url,
         socket_timeout=REDIS_TIMEOUT_S,
@@ -77,6 +81,14 @@ async def main() -> int:
         cache=CodeCache(
             FunctionRegistryServiceStub(functions),
             settings.state_dir / "functions",
+            max_unpacked_bytes=settings.max_unpacked_bytes,
+        ),
+        binaries=Binaries(builds, runtime),
+        builder=Builder(
+            builds,
+            runtime,
+            settings.state_dir / "builds",
+            worker_id=worker_id,
             max_unpacked_bytes=settings.max_unpacked_bytes,
         ),
         redis=redis,

@@ -16,6 +16,8 @@ from faas import __version__
 from faas.v1.execution_pb2 import Directive, Report
 from faas.v1.worker_pb2 import Worker
 from services.background import run_together
+from services.worker.binaries import Binaries
+from services.worker.builder import Builder
 from services.worker.code_cache import CodeCache
 from services.worker.execution import Execution
 from services.worker.intake import Intake, Offer
@@ -44,6 +46,8 @@ class Agent:
         boot_id: str,
         runtime: Runtime,
         cache: CodeCache,
+        binaries: Binaries,
+        builder: Builder,
         redis: "Redis",
         executions: "ExecutionServiceAsyncStub",
         spool: Spool,
@@ -60,6 +64,8 @@ class Agent:
         self._boot_id = boot_id
         self._runtime = runtime
         self._cache = cache
+        self._binaries = binaries
+        self._builder = builder
         self._spool = spool
         self._legacies = legacies
         self._pauses = Pauses()
@@ -103,6 +109,7 @@ class Agent:
             self._intake.run(),
             self._report_changes(),
             self._spool.run(),
+            self._builder.run(lambda: not self._draining),
             *(self._tell(legacy) for legacy in self._legacies),
         )
 
@@ -202,6 +209,7 @@ class Agent:
             offer,
             runtime=self._runtime,
             cache=self._cache,
+            binaries=self._binaries,
             link=self._link,
             intake=self._intake,
             spool=self._spool,

@@ -4,11 +4,16 @@ import asyncio
 import hashlib
 import shutil
 import tempfile
+from collections.abc import AsyncIterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from faas.v1.function_pb2 import CodeFormat, FunctionVersion
-from faas.v1.function_registry_service_pb2 import FetchCodeRequest, GetVersionRequest
+from faas.v1.function_registry_service_pb2 import (
+    CodeChunk,
+    FetchCodeRequest,
+    GetVersionRequest,
+)
 from services import archive
 from services.channels import mesh_errors
 from services.errors import MeshError
@@ -62,7 +67,13 @@ class CodeCache:
         home = self._directory / function_id / str(version)
         code_dir = home / "code"
         if not await asyncio.to_thread(code_dir.is_dir):
-            await self._unpack(found, code_dir)
+            fetch = FetchCodeRequest(function_id=found.function_id, version=found.version)
+            await unpack(
+                found,
+                self._functions.FetchCode(fetch, timeout=FETCH_S),
+                code_dir,
+                max_unpacked_bytes=self._max_unpacked_bytes,
+            )
         return FunctionSpec(
             function_id=function_id,
             version=version,
@@ -75,43 +86,56 @@ class CodeCache:
             build_dir=home / "build",
         )
 
-    async def _unpack(self, version: FunctionVersion, code_dir: Path) -> None:
-        """Make `code_dir` complete or not at all: unpacked beside it, then renamed."""
-        scratch = await asyncio.to_thread(_scratch, code_dir.parent)
-        try:
-            await self._download(version, scratch / "download")
-            await asyncio.to_thread(self._extract, version, scratch, code_dir)
-        finally:
-            await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
 
-    async def _download(self, version: FunctionVersion, file: Path) -> None:
-        request = FetchCodeRequest(function_id=version.function_id, version=version.version)
-        digest = hashlib.sha256()
-        with file.open("wb") as output:
-            async with mesh_errors("FunctionService"):
-                async for chunk in self._functions.FetchCode(request, timeout=FETCH_S):
-                    digest.update(chunk.data)
-                    output.write(chunk.data)
-        if digest.hexdigest() != version.code_sha256:
-            raise MeshError("FunctionService sent code with another checksum than it stated.")
+async def unpack(
+    version: FunctionVersion,
+    chunks: AsyncIterable[CodeChunk],
+    code_dir: Path,
+    *,
+    max_unpacked_bytes: int,
+) -> None:
+    """Make `code_dir` complete or not at all: unpacked beside it, then renamed.
 
-    def _extract(self, version: FunctionVersion, scratch: Path, code_dir: Path) -> None:
-        unpacked = scratch / "code"
-        unpacked.mkdir()
-        if version.code_format == CodeFormat.CODE_FORMAT_TEXT:
-            name = SOURCE_FILES.get(version.runtime, "main")
-            shutil.copyfile(scratch / "download", unpacked / name)
-            (unpacked / name).chmod(0o644)
-        else:
-            limits = archive.Limits(unpacked_bytes=self._max_unpacked_bytes)
-            archive.extract(scratch / "download", version.code_format, unpacked, limits)
-        unpacked.chmod(0o755)
-        try:
-            unpacked.rename(code_dir)
-        except OSError:
-            # Another worker on this directory was faster: then it is there.
-            if not code_dir.is_dir():
-                raise
+    The code comes in `chunks`, which FunctionService sends. Raises MeshError.
+    """
+    scratch = await asyncio.to_thread(_scratch, code_dir.parent)
+    try:
+        await _download(version, chunks, scratch / "download")
+        limits = archive.Limits(unpacked_bytes=max_unpacked_bytes)
+        await asyncio.to_thread(_extract, version, scratch, code_dir, limits)
+    finally:
+        await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+
+
+async def _download(version: FunctionVersion, chunks: AsyncIterable[CodeChunk], file: Path) -> None:
+    digest = hashlib.sha256()
+    with file.open("wb") as output:
+        async with mesh_errors("FunctionService"):
+            async for chunk in chunks:
+                digest.update(chunk.data)
+                output.write(chunk.data)
+    if digest.hexdigest() != version.code_sha256:
+        raise MeshError("FunctionService sent code with another checksum than it stated.")
+
+
+def _extract(
+    version: FunctionVersion, scratch: Path, code_dir: Path, limits: archive.Limits
+) -> None:
+    unpacked = scratch / "code"
+    unpacked.mkdir()
+    if version.code_format == CodeFormat.CODE_FORMAT_TEXT:
+        name = SOURCE_FILES.get(version.runtime, "main")
+        shutil.copyfile(scratch / "download", unpacked / name)
+        (unpacked / name).chmod(0o644)
+    else:
+        archive.extract(scratch / "download", version.code_format, unpacked, limits)
+    unpacked.chmod(0o755)
+    try:
+        unpacked.rename(code_dir)
+    except OSError:
+        # Another worker on this directory was faster: then it is there.
+        if not code_dir.is_dir():
+            raise
 
 
 def _scratch(parent: Path) -> Path:

@@ -89,7 +89,7 @@ class DockerRuntime:
             output_limits=limits,
         )
         compiler = GoContainer(self._containers, owner, cpus, limits)
-        self._builder = GoBuilder(compiler.compile, assets() / "go")
+        self._builder = GoBuilder(compiler.compile, assets() / "go", work_dir.absolute())
         self._warm: WarmSandboxes | None = None
         self._tending: asyncio.Task[None] | None = None
 
@@ -117,9 +117,16 @@ class DockerRuntime:
         """The images that are there, by runtime, as of a few seconds ago."""
         return self._images
 
-    async def prepare(self, spec: FunctionSpec) -> FunctionFailure | None:
-        """Compile what is written in Go. Raises RuntimeUnavailable."""
-        return await self._builder.build(spec) if spec.runtime == "go" else None
+    async def target(self) -> str:
+        """That of the compiler in the build image. Raises RuntimeUnavailable."""
+        return await self._builder.target()
+
+    async def build(self, spec: FunctionSpec) -> FunctionFailure | None:
+        """Compile in a container. Raises RuntimeUnavailable."""
+        return await self._builder.build(spec)
+
+    async def prepare(self, spec: FunctionSpec) -> None:
+        """Nothing: the images have it all."""
 
     async def execute(self, assignment: Assignment, on_line: Callable[[Line], None]) -> Verdict:
         """Run it in a sandbox that nobody else uses. Raises RuntimeUnavailable."""
@@ -137,7 +144,6 @@ class DockerRuntime:
         if self._tending is not None:
             self._tending.cancel()
             await asyncio.wait({self._tending})
-        await self._builder.close()
         if self._warm is not None:
             await self._warm.close()
         try:

@@ -13,6 +13,7 @@ from faas.v1.execution_pb2 import Directive, Report
 from faas.v1.invocation_pb2 import Invocation, LogLine
 from faas.v1.worker_pb2 import Execution as ExecutionMessage
 from services.errors import MeshError
+from services.worker.binaries import Binaries
 from services.worker.code_cache import CodeCache
 from services.worker.intake import Intake, Offer
 from services.worker.link import Link
@@ -52,6 +53,7 @@ class Execution:
         *,
         runtime: Runtime,
         cache: CodeCache,
+        binaries: Binaries,
         link: Link,
         intake: Intake,
         spool: Spool,
@@ -64,6 +66,7 @@ class Execution:
         """0 before the grant."""
         self._runtime = runtime
         self._cache = cache
+        self._binaries = binaries
         self._link = link
         self._intake = intake
         self._spool = spool
@@ -198,10 +201,15 @@ class Execution:
         try:
             if spec.runtime not in self._runtime.images():
                 raise RuntimeUnavailable(f"this worker has no runtime {spec.runtime}")
-            return await self._runtime.prepare(spec)
+            failure = await self._binaries.get(spec) if spec.is_compiled else None
+            if failure is None:
+                await self._runtime.prepare(spec)
+            return failure
         except RuntimeUnavailable as error:
             self._pauses.pause(spec.runtime, str(error))
             raise Declined(str(error)) from error
+        except (MeshError, OSError) as error:
+            raise Declined(f"its binary could not be fetched: {error}") from error
 
     async def _execute(self, granted: Directive.Granted, spec: FunctionSpec) -> Verdict:
         assignment = Assignment(

@@ -1,12 +1,12 @@
-"""Builds functions written in Go: once per version, on the machine or in a container.
+"""Builds functions written in Go, on the machine or in a container.
 
 Beside the user's files come the handler's side of the contract and one file that
-binds it to the callable. What is built, and what the compiler refused, stays in the
-version's build directory.
+binds it to the callable.
 """
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -22,7 +22,6 @@ from services.worker.runtime import FunctionFailure, FunctionSpec, RuntimeUnavai
 BUILD_S = 120.0
 MAX_MESSAGE_CHARACTERS = 8 * 1024
 BINARY = "handler"
-_FAILURE = "failure.json"
 _SHIM = ("zz_faas_frames.go", "zz_faas_handler.go")
 _LAUNCHER = ("launcher.go", "zz_faas_frames.go")
 _MODULE = re.compile(r"^\s*module\s+\"?([^\s\"]+)", re.MULTILINE)
@@ -63,27 +62,49 @@ Raises TimeoutError, with nothing left running; RuntimeUnavailable if it cannot 
 class GoBuilder:
     """Fills build directories."""
 
-    def __init__(self, compile_: Compile, sources: Path) -> None:
-        """Compile by `compile_`; the shim is in `sources`."""
+    def __init__(self, compile_: Compile, sources: Path, work_dir: Path) -> None:
+        """Compile by `compile_`, what is small below `work_dir`; the shim is in `sources`."""
         self._compile = compile_
         self._sources = sources
-        self._building: dict[Path, asyncio.Task[FunctionFailure | None]] = {}
+        self._work_dir = work_dir
+        self._target: str | None = None
+
+    async def target(self) -> str:
+        """What a binary that is built here fits: `linux/amd64 go1.26.1 shim-3f…`.
+
+        The shim is compiled in, so another one is another target. Raises
+        RuntimeUnavailable.
+        """
+        if self._target is None:
+            with _scratch(self._work_dir) as scratch:
+                names = ["GOOS", "GOARCH", "GOVERSION"]
+                code, output = await self._compile(Build(scratch, ["env", *names]), BUILD_S)
+            words = output.split()
+            if code != 0 or len(words) != len(names):
+                raise RuntimeUnavailable(f"Go does not say what it compiles for: {output}")
+            system, architecture, version = words
+            shim = hashlib.sha256(_binding("main.Handler", "function", has_main=False).encode())
+            for name in _SHIM:
+                shim.update((self._sources / name).read_bytes())
+            self._target = f"{system}/{architecture} {version} shim-{shim.hexdigest()[:16]}"
+        return self._target
 
     async def build(self, spec: FunctionSpec) -> FunctionFailure | None:
-        """Have `spec.build_dir` hold the binary, or say why it cannot.
+        """Have `spec.build_dir` hold the binary, or say what the compiler refused.
 
         Raises RuntimeUnavailable.
         """
-        built = _built(spec.build_dir)
-        if built is not None:
-            return built.failure
-        # One build for all that wait for it; it goes on when one of them is cancelled.
-        task = self._building.get(spec.build_dir)
-        if task is None:
-            task = asyncio.create_task(self._build(spec), name=f"build {spec.function_id}")
-            self._building[spec.build_dir] = task
-            task.add_done_callback(lambda _: self._building.pop(spec.build_dir, None))
-        return await asyncio.shield(task)
+        try:
+            with _scratch(spec.build_dir.parent) as scratch:
+                source = scratch / "source"
+                await asyncio.to_thread(_lay_out, spec, source, self._sources)
+                failure = await self._compiled(source)
+                if failure is None:
+                    spec.build_dir.mkdir(exist_ok=True)
+                    (source / BINARY).replace(spec.build_dir / BINARY)
+                return failure
+        except OSError as error:
+            raise RuntimeUnavailable(f"the function cannot be built: {error}") from error
 
     async def launcher(self, file: Path) -> None:
         """Have the launcher in `file`. Raises RuntimeUnavailable."""
@@ -99,31 +120,6 @@ class GoBuilder:
                 raise RuntimeUnavailable(f"Go cannot build the launcher: {output}")
             (scratch / "launcher").replace(file)
 
-    async def close(self) -> None:
-        """End what is being built."""
-        tasks = list(self._building.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _build(self, spec: FunctionSpec) -> FunctionFailure | None:
-        try:
-            with _scratch(spec.build_dir.parent) as scratch:
-                source, built = scratch / "source", scratch / "built"
-                built.mkdir()
-                await asyncio.to_thread(_lay_out, spec, source, self._sources)
-                failure = await self._compiled(source)
-                if failure is None:
-                    (source / BINARY).rename(built / BINARY)
-                else:
-                    (built / _FAILURE).write_text(json.dumps(failure.__dict__))
-                # Another worker on this directory may have been faster: then it is there.
-                with contextlib.suppress(OSError):
-                    built.rename(spec.build_dir)
-                return failure
-        except OSError as error:
-            raise RuntimeUnavailable(f"the function cannot be built: {error}") from error
-
     async def _compiled(self, source: Path) -> FunctionFailure | None:
         try:
             code, output = await self._compile(Build(source, ["build", "-o", BINARY, "."]), BUILD_S)
@@ -132,20 +128,6 @@ class GoBuilder:
         if code == 0:
             return None
         return _compile_error(_readable(output, source))
-
-
-@dataclass(frozen=True)
-class _Built:
-    failure: FunctionFailure | None
-
-
-def _built(build_dir: Path) -> _Built | None:
-    if (build_dir / BINARY).exists():
-        return _Built(None)
-    try:
-        return _Built(FunctionFailure(**json.loads((build_dir / _FAILURE).read_text())))
-    except FileNotFoundError:
-        return None
 
 
 def _lay_out(spec: FunctionSpec, source: Path, sources: Path) -> None:

@@ -55,7 +55,7 @@ class ProcessRuntime:
         self._dirs = SandboxDirs(self._work_dir, stack=stack, boot_id=boot_id)
         self._limits = limits
         self._toolchain = toolchain.find()
-        self._builder = GoBuilder(self._go, self._toolchain.go_sources)
+        self._builder = GoBuilder(self._go, self._toolchain.go_sources, self._work_dir)
         # Shared by all builds on this machine; the compiler locks what it must.
         self._go_cache = Path(tempfile.gettempdir()) / f"faas-go-{os.getuid()}"
         self._builds = 0
@@ -76,12 +76,18 @@ class ProcessRuntime:
         """The languages that this machine has."""
         return dict.fromkeys(self._toolchain.executables, "process")
 
-    async def prepare(self, spec: FunctionSpec) -> FunctionFailure | None:
-        """Compile what is written in Go. Raises RuntimeUnavailable."""
-        if spec.runtime != "go":
-            return None
-        await self._builder.launcher(self._launcher)
+    async def target(self) -> str:
+        """That of the compiler on this machine. Raises RuntimeUnavailable."""
+        return await self._builder.target()
+
+    async def build(self, spec: FunctionSpec) -> FunctionFailure | None:
+        """Compile on this machine. Raises RuntimeUnavailable."""
         return await self._builder.build(spec)
+
+    async def prepare(self, spec: FunctionSpec) -> None:
+        """What is written in Go needs the launcher. Raises RuntimeUnavailable."""
+        if spec.runtime == "go":
+            await self._builder.launcher(self._launcher)
 
     async def execute(self, assignment: Assignment, on_line: Callable[[Line], None]) -> Verdict:
         """Run it in a process of its own. Raises RuntimeUnavailable."""
@@ -118,7 +124,6 @@ class ProcessRuntime:
 
     async def close(self) -> None:
         """Nothing of this boot is left."""
-        await self._builder.close()
         kill_marked([f"{self._dirs.boot}-"])
         await asyncio.to_thread(self._dirs.close)
 
@@ -154,6 +159,8 @@ class ProcessRuntime:
 
     async def _go(self, build: Build, timeout_s: float) -> tuple[int, str]:
         """Run the compiler on this machine."""
+        if not self._toolchain.has("go"):
+            raise RuntimeUnavailable("this machine has no Go")
         self._builds += 1
         environment = {
             **ENVIRONMENT,

@@ -15,12 +15,14 @@ from faas.v1.invocation_pb2 import Invocation
 
 # Beyond it execve refuses a variable (128 KiB with the name and the NUL).
 MAX_VARIABLE_BYTES = 120 * 1024
+COMPILED = "go"
+"""The runtime whose functions are built before they can run."""
 
 
 class RuntimeUnavailable(Exception):
     """The platform cannot run this now: image missing, engine away, no space.
 
-    Raised by `prepare` and `execute`. Never the function's fault.
+    Never the function's fault.
     """
 
 
@@ -54,7 +56,12 @@ class FunctionSpec:
     code_dir: Path
     """Unpacked, read-only: `main.py|js|go` and what came with it."""
     build_dir: Path
-    """Beside it: what a build of this version leaves for the next execution."""
+    """Beside it: what was built of it."""
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether it has to be built."""
+        return self.runtime == COMPILED
 
     @property
     def program_mode(self) -> bool:
@@ -143,11 +150,22 @@ class Runtime(Protocol):
     def images(self) -> Mapping[str, str]:
         """The runtimes that it can run now, each with its image's digest or `process`."""
 
-    async def prepare(self, spec: FunctionSpec) -> FunctionFailure | None:
-        """Build what must be built (Go), once per version; outside the function's timeout.
+    async def target(self) -> str:
+        """What a binary that is built here fits, and any that fits this runs here.
 
-        A compile error is the function's: it is returned, and so given to each
-        invocation. Raises RuntimeUnavailable.
+        Raises RuntimeUnavailable where nothing can be built.
+        """
+
+    async def build(self, spec: FunctionSpec) -> FunctionFailure | None:
+        """Compile one version into its build directory, within limits of time and memory.
+
+        A compile error is the function's: it is returned. Raises RuntimeUnavailable.
+        """
+
+    async def prepare(self, spec: FunctionSpec) -> None:
+        """Have what versions of this kind need besides, outside the function's timeout.
+
+        Raises RuntimeUnavailable.
         """
 
     async def execute(self, assignment: Assignment, on_line: Callable[[Line], None]) -> Verdict:

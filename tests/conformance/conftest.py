@@ -12,10 +12,12 @@ from uuid import uuid4
 import pytest
 
 from services.worker.docker_runtime import DockerRuntime
+from services.worker.go_build import BINARY
 from services.worker.pool import Budget
 from services.worker.process_runtime import ProcessRuntime
 from services.worker.runtime import (
     Assignment,
+    FunctionFailure,
     FunctionSpec,
     Line,
     OutputLimits,
@@ -116,6 +118,13 @@ class Bench:
             context={"traceparent": "00-a-b-01"},
         )
 
+    async def built(self, spec: FunctionSpec) -> FunctionFailure | None:
+        """Have all that an execution needs, or say what the compiler said."""
+        await self.runtime.prepare(spec)
+        if not spec.is_compiled or (spec.build_dir / BINARY).exists():
+            return None
+        return await self.runtime.build(spec)
+
     async def run(
         self,
         spec: FunctionSpec,
@@ -123,7 +132,7 @@ class Bench:
         timeout_s: float = 60,
         payload_type: str = "application/json",
     ) -> Ran:
-        failure = await self.runtime.prepare(spec)
+        failure = await self.built(spec)
         if failure is not None:
             return Ran(Verdict(failure=failure))
         lines: list[Line] = []

@@ -193,7 +193,7 @@ async def test_a_program_finds_bytes_in_the_file(bench: Bench, language: str) ->
 
 async def test_cancelling_kills(bench: Bench, language: str) -> None:
     spec = bench.spec(language, functions.SLEEP[language])
-    assert await bench.runtime.prepare(spec) is None
+    assert await bench.built(spec) is None
     printed = asyncio.Event()
 
     def on_line(_: Line) -> None:

@@ -271,7 +271,7 @@ async def test_a_container_that_nobody_holds_is_removed(bench: Bench, directory:
 
 async def test_a_build_is_in_a_container_with_limits(bench: Bench, directory: Path) -> None:
     spec = bench.spec("go", functions.ECHO["go"])
-    building = asyncio.create_task(bench.runtime.prepare(spec))
+    building = asyncio.create_task(bench.runtime.build(spec))
 
     async def build() -> dict[str, Any] | None:
         found = await asyncio.to_thread(containers, directory)
@@ -289,10 +289,7 @@ async def test_a_build_is_in_a_container_with_limits(bench: Bench, directory: Pa
     assert [mount["Destination"] for mount in seen["Mounts"]] == ["/source"]
     assert await building is None
     assert not containers(directory)
-    # What was built is not built again.
-    built = (spec.build_dir / "handler").stat().st_mtime_ns
-    assert await bench.runtime.prepare(spec) is None
-    assert (spec.build_dir / "handler").stat().st_mtime_ns == built
+    assert (spec.build_dir / "handler").exists()
 
 
 WORKER = """

@@ -181,7 +181,7 @@ async def test_prewarmed_sandboxes_become_a_functions(make: Make, directory: Pat
         await eventually("one of each is up", up, timeout_s=120)
         await asyncio.sleep(0)
         spec = bench.spec(language, COUNT[language], memory_mb=192, env={"KEY": "value"})
-        await bench.runtime.prepare(spec)
+        await bench.built(spec)
         before = {one["Id"] for one in await found(directory)}
         ran = await bench.run(spec)
         assert json.loads(ran.verdict.result) == 1
