@@ -22,7 +22,7 @@ from faas import contexts
 from faas.address import Address
 from faas.blocking import Face, Portal, blocking, iterating
 from faas.errors import InvalidSettings, UnusableSource, WaitTimeout
-from faas.functions import AsyncFunction, Function
+from faas.functions import BUILD_TIMEOUT_S, AsyncFunction, Function
 from faas.invocations import WAIT_S, AsyncInvocation, Invocation, error_code_of, status_of
 from faas.local import LocalFunction
 from faas.paging import pages
@@ -114,6 +114,8 @@ class AsyncClient:
         *,
         name: str = "",
         runtime: str = "",
+        validate: bool = False,
+        build_timeout_s: float = BUILD_TIMEOUT_S,
         **settings: Unpack[Settings],
     ) -> AsyncFunction:
         """Create a function of this code, or change the one of its name to it.
@@ -122,7 +124,9 @@ class AsyncClient:
         does) of a file, a folder or an archive; an archive's bytes; or a Python
         function of this program, whose text is taken with what it uses of its module.
         `name` and `runtime` are found from a path or a function where they can be.
-        Raises UnusableSource, InvalidRequest.
+        What has to be compiled is waited for; with `validate` it is refused where it
+        does not compile: see `AsyncFunction.deploy`. Raises UnusableSource,
+        InvalidRequest, BuildFailed.
         """
         with prepared(source) as code:
             name = name or code.name
@@ -133,7 +137,13 @@ class AsyncClient:
             if isinstance(source, LocalFunction):
                 chosen |= source.settings
             chosen |= settings
-            await function.deploy(code, runtime=runtime, **chosen)
+            await function.deploy(
+                code,
+                runtime=runtime,
+                validate=validate,
+                build_timeout_s=build_timeout_s,
+                **chosen,
+            )
         return function
 
     async def functions(

@@ -1,6 +1,7 @@
 """Functions: a handle of each, which is called, submitted to, changed and looked into."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -11,7 +12,13 @@ from google.api.httpbody_pb2 import HttpBody
 
 from faas import schedules
 from faas.blocking import Face, blocking, iterating, pulled
-from faas.errors import FaasError, FunctionExists, FunctionNotFound, UnusableSource
+from faas.errors import (
+    BuildFailed,
+    FaasError,
+    FunctionExists,
+    FunctionNotFound,
+    UnusableSource,
+)
 from faas.invocations import (
     ANSWER_S,
     WAIT_S,
@@ -59,6 +66,10 @@ CHUNK_BYTES = 512 * 1024
 UPLOAD_TIMEOUT_S = 600.0
 CALL_TIMEOUT_S = 960.0
 """How long a raw call waits: the longest timeout that a function can have, and a minute."""
+BUILD_TIMEOUT_S = 300.0
+"""How long a deployment waits until what it deployed is compiled."""
+LOOK_S = (0.1, 1.0)
+"""Between looks whether it is: at first, and in the end."""
 CONCURRENCY = 16
 """How many invocations `map` has under way at once."""
 
@@ -287,25 +298,40 @@ class AsyncFunction(FunctionView):
         *,
         runtime: str = "",
         etag: str = "",
+        validate: bool = False,
+        build_timeout_s: float = BUILD_TIMEOUT_S,
         **settings: Unpack[Settings],
     ) -> Record:
         """Create it with this code and these settings, or change what is there to them.
 
-        Settings that are not named stay as they are; None or empty sets one back.
+        Settings that are not named stay as they are; None or empty sets one back. What
+        has to be compiled is waited for so long: `ready`. With `validate` code that
+        does not compile is refused and nothing is changed: InvalidCode.
         """
         if source is None:
-            return await self._update(Code(runtime), settings, etag)
+            await self._update(Code(runtime), settings, etag, validate=validate)
+            return await self.ready(build_timeout_s)
         with prepared(source) as found:
             code = replace(found, runtime=runtime) if runtime else found
-            try:
-                return await self._update(code, settings, etag)
-            except FunctionNotFound:
-                if etag or self._function_id.startswith("func-"):
-                    raise
-            try:
-                return await self._create(code, settings)
-            except FunctionExists:  # somebody was faster
-                return await self._update(code, settings, etag)
+            await self._put(code, settings, etag, validate=validate)
+        return await self.ready(build_timeout_s)
+
+    async def ready(self, timeout_s: float = BUILD_TIMEOUT_S) -> Record:
+        """Wait until it can run: its settings, READY, or still BUILDING after this time.
+
+        Raises BuildFailed, with the compiler's words.
+        """
+        if not self._record.state:
+            await self.refresh()
+        look_s, longest_s = LOOK_S
+        deadline = time.monotonic() + timeout_s
+        while self._record.state == FunctionVersion.BUILDING and time.monotonic() < deadline:
+            await asyncio.sleep(look_s)
+            look_s = min(look_s * 2, longest_s)
+            await self.refresh()
+        if self._record.state == FunctionVersion.FAILED:
+            raise BuildFailed(self._record)
+        return self._record
 
     async def update(
         self, *, name: str = "", etag: str = "", **settings: Unpack[Settings]
@@ -371,12 +397,27 @@ class AsyncFunction(FunctionView):
         )
         return AsyncInvocation(self._transport, record)
 
-    async def _create(self, code: Code, settings: Mapping[str, Any]) -> Record:
+    async def _put(
+        self, code: Code, settings: Mapping[str, Any], etag: str, *, validate: bool
+    ) -> Record:
+        try:
+            return await self._update(code, settings, etag, validate=validate)
+        except FunctionNotFound:
+            if etag or self._function_id.startswith("func-"):
+                raise
+        try:
+            return await self._create(code, settings, validate=validate)
+        except FunctionExists:  # somebody was faster
+            return await self._update(code, settings, etag, validate=validate)
+
+    async def _create(self, code: Code, settings: Mapping[str, Any], *, validate: bool) -> Record:
         if not code.runtime:
             raise UnusableSource(
                 "Which runtime the code is for cannot be told from it: say so, as runtime='python'."
             )
-        request = CreateFunctionRequest(name=self._function_id, runtime=code.runtime)
+        request = CreateFunctionRequest(
+            name=self._function_id, runtime=code.runtime, validate=validate
+        )
         fill(request, {k: v for k, v in settings.items() if v is not None})
         await self._put_code(request, code)
         self._record = await self._transport.call(
@@ -385,9 +426,15 @@ class AsyncFunction(FunctionView):
         return self._record
 
     async def _update(
-        self, code: Code, settings: Mapping[str, Any], etag: str, name: str = ""
+        self,
+        code: Code,
+        settings: Mapping[str, Any],
+        etag: str,
+        name: str = "",
+        *,
+        validate: bool = False,
     ) -> Record:
-        request = UpdateFunctionRequest(function_id=self._function_id, etag=etag)
+        request = UpdateFunctionRequest(function_id=self._function_id, etag=etag, validate=validate)
         if name:
             request.name = name
         if code.runtime:
@@ -440,6 +487,7 @@ class Function(FunctionView, Face[AsyncFunction]):
     resume = blocking(AsyncFunction.resume)
     refresh = blocking(AsyncFunction.refresh)
     deploy = blocking(AsyncFunction.deploy)
+    ready = blocking(AsyncFunction.ready)
     update = blocking(AsyncFunction.update)
     delete = blocking(AsyncFunction.delete)
     versions = iterating(AsyncFunction.versions)

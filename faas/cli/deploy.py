@@ -17,7 +17,7 @@ from faas.cli.functions import FUNCTION
 from faas.cli.options import pairs
 from faas.cli.output import Format, Output, busy, show, size
 from faas.cli.session import connected
-from faas.v1.function_pb2 import Function
+from faas.v1.function_pb2 import Function, FunctionVersion
 from faas.v1.worker_pb2 import Worker
 
 if TYPE_CHECKING:
@@ -58,6 +58,10 @@ def deploy(
     deps: Annotated[
         bool, typer.Option("--deps/--no-deps", help="Put what it depends on into the archive.")
     ] = True,
+    validate: Annotated[
+        bool,
+        typer.Option("--validate", help="Refuse code that does not compile, changing nothing."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")
     ] = False,
@@ -70,7 +74,7 @@ def deploy(
 
     Settings are those of faas.toml, and of options, which come first; what neither says
     stays as it is. What depends on other packages (requirements.txt, package.json,
-    go.mod) gets them into its archive.
+    go.mod) gets them into its archive. What has to be compiled is waited for.
     """
     found = manifest.find(path)
     given = {
@@ -98,13 +102,18 @@ def deploy(
         if dry_run:
             after = _planned(before, called, code, given)
         else:
-            after = _deployed(client, called, code, given)
+            after = _deployed(client, called, code, given, validate=validate)
             ready = _is_ready(client, after.runtime, wait)
+            if ready:
+                with busy(f"Compiling {called} …"):
+                    after = client.function(called).ready()
             if not ready:
                 say(
                     f"No worker runs {after.runtime} now: invocations wait until one does."
                     " `faas workers ls` shows those there are."
                 )
+            elif after.state == FunctionVersion.BUILDING:
+                say("It is still being compiled: invocations wait. `faas versions` tells.")
     _tell(before, after, dry_run=dry_run)
     if output is not Format.TABLE:
         show(FUNCTION, after, output)
@@ -154,11 +163,13 @@ def _look(client: "Client", name: str) -> Function | None:
         return None
 
 
-def _deployed(client: "Client", name: str, code: "Code", given: Mapping[str, Any]) -> Function:
+def _deployed(
+    client: "Client", name: str, code: "Code", given: Mapping[str, Any], *, validate: bool
+) -> Function:
     try:
         with busy(f"Deploying {name} …"):
-            client.function(name).deploy(code, **given)
-            return client.function(name).refresh()
+            function = client.function(name)
+            return function.deploy(code, validate=validate, build_timeout_s=0, **given)
     except KeyboardInterrupt:
         say(
             f"\nWhether it was deployed is not known: `faas get {name}` tells. The same command"

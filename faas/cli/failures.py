@@ -3,7 +3,7 @@
 | exit code | it ended because |
 |---|---|
 | 0 | it did what it was asked |
-| 1 | the function failed: its own error, or its time-out |
+| 1 | the function failed: its own error, its time-out, or it does not compile |
 | 2 | the command line, a manifest or a payload cannot be |
 | 3 | there is no such function, version, invocation or worker |
 | 4 | the server refused: a field, a conflict, too large |
@@ -43,6 +43,7 @@ class ExitCode(enum.IntEnum):
 
 _CODES: tuple[tuple[type[errors.FaasError], ExitCode], ...] = (
     (errors.FunctionFailed, ExitCode.FUNCTION_FAILED),
+    (errors.BuildFailed, ExitCode.FUNCTION_FAILED),
     (errors.InvalidPayload, ExitCode.USAGE),
     (errors.InvalidSettings, ExitCode.USAGE),
     (errors.UnusableSource, ExitCode.USAGE),
@@ -70,6 +71,10 @@ _CURES: tuple[tuple[type[errors.FaasError], str], ...] = (
     (errors.ScheduleNotFound, "`faas schedules ls` lists the schedules there are."),
     (errors.WorkerNotFound, "`faas workers ls` lists the workers there are."),
     (errors.VersionNotFound, "`faas versions NAME` lists its versions."),
+    (
+        errors.BuildFailed,
+        "It is deployed, and calls of it fail; `--validate` refuses such code and changes nothing.",
+    ),
     (errors.EtagMismatch, "Somebody changed it meanwhile: look with `faas get`, then do it again."),
     (
         errors.Unauthenticated,

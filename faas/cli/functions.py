@@ -19,6 +19,8 @@ NAME = Annotated[
 ]
 Limit = Annotated[int, typer.Option(min=0, help="At most so many; 0: all.")]
 
+STATES = {"BUILDING": "33", "FAILED": "31;1"}
+
 FUNCTION = Noun[Function](
     name=lambda f: f.name,
     columns={
@@ -28,9 +30,10 @@ FUNCTION = Noun[Function](
         "MEMORY": lambda f: f"{f.memory_mb} MiB",
         "CPUS": lambda f: f.cpus,
         "TIMEOUT": lambda f: seconds(f.timeout),
+        "STATE": lambda f: state(f.state),
         "UPDATED": lambda f: f.updated_at,
     },
-    colours={},
+    colours=STATES,
 )
 
 VERSION = Noun[FunctionVersion](
@@ -42,11 +45,12 @@ VERSION = Noun[FunctionVersion](
         "MEMORY": lambda v: f"{v.memory_mb} MiB",
         "CPUS": lambda v: v.cpus,
         "TIMEOUT": lambda v: seconds(v.timeout),
+        "STATE": lambda v: state(v.state),
         "CODE": lambda v: v.code_sha256[:12],
         "SIZE": lambda v: size(v.code_size_bytes),
         "CREATED": lambda v: v.created_at,
     },
-    colours={},
+    colours=STATES,
 )
 
 
@@ -110,6 +114,10 @@ def versions(
         found = list(islice(client.function(name).versions(), limit + 1 if limit else None))
     shown = found[:limit] if limit else found
     show_all(VERSION, shown, output)
+    if output is Format.TABLE:
+        for version in shown:
+            if version.state_reason:
+                say(f"Version {version.version}, {state(version.state)}: {version.state_reason}")
     tell_more(found, shown)
 
 
@@ -155,6 +163,11 @@ def code(
             with written_whole(to) as file:
                 for chunk in chunks:
                     file.write(chunk)
+
+
+def state(of: FunctionVersion.State.ValueType) -> str:
+    """A state's name."""
+    return FunctionVersion.State.Name(of)
 
 
 def tell_more(found: list[Function] | list[FunctionVersion], shown: object) -> None:

@@ -468,6 +468,26 @@ def test_every_error_has_its_exit_code_and_says_what_to_do(
     assert found.out == ""
 
 
+BROKEN = "package main\n\nfunc Handler() {\n\tmissing()\n}\n"
+
+
+def test_what_does_not_compile_is_told(command: Command, tmp_path: Path, name):
+    (tmp_path / "main.go").write_text(BROKEN)
+    said = command("deploy", str(tmp_path), "--name", name, "--validate")
+    assert said.code == 4
+    assert "archive: does not compile:\nmain.go:4:2: undefined: missing" in said.err
+    assert command("get", name).code == 3
+    said = command("deploy", str(tmp_path), "--name", name)
+    assert said.code == 1
+    assert f"{name}, version 1, does not compile:\nmain.go:4:2: undefined: missing" in said.err
+    (row,) = command.ok("versions", name).out.splitlines()[1:]
+    assert " FAILED " in row
+    assert "main.go:4:2: undefined: missing" in command.ok("get", name).out
+    said = command("invoke", name, "null")
+    assert said.code == 1
+    assert "CompileError: main.go:4:2: undefined: missing" in said.err
+
+
 @pytest.mark.parametrize(
     ("files", "options", "code", "said"),
     [

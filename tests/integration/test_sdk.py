@@ -15,6 +15,7 @@ import pytest
 
 import faas
 from faas.json_values import to_python
+from faas.v1.function_pb2 import FunctionVersion
 from tests.conftest import wait_until
 from tests.integration.gateway import free_port
 from tests.platform import Platform
@@ -27,6 +28,17 @@ def handler(payload, context):
     time.sleep(payload)
     print("ended")
     return payload
+"""
+GO_ECHO = """package main
+
+import (
+	"context"
+	"encoding/json"
+)
+
+func Handler(ctx context.Context, payload json.RawMessage) (any, error) {
+	return payload, nil
+}
 """
 FAILS = """
 def inner(size):
@@ -470,3 +482,20 @@ def test_a_forgotten_client_lets_the_program_end(platform: Platform):
         [sys.executable, "-c", program], capture_output=True, timeout=60, check=True
     )
     assert (done.stdout, done.stderr) == (b"1\n", b"")
+
+
+def test_a_deployment_is_compiled_when_it_returns(client: faas.Client, name: str):
+    broken = "package main\n\nfunc Handler() {\n\tmissing()\n}\n"
+    with pytest.raises(faas.InvalidCode, match="undefined: missing") as refused:
+        client.deploy(broken, name=name, runtime="go", validate=True)
+    assert [violation.field for violation in refused.value.violations] == ["code"]
+    with pytest.raises(faas.FunctionNotFound):
+        client.function(name).refresh()
+    with pytest.raises(faas.BuildFailed, match=r"main\.go:4:2: undefined: missing") as failed:
+        client.deploy(broken, name=name, runtime="go")
+    assert (failed.value.record.name, failed.value.record.version) == (name, 1)
+    function = client.deploy(GO_ECHO, name=name, runtime="go")
+    assert FunctionVersion.State.Name(function.record.state) == "READY"
+    assert function([1]) == [1]
+    states = [FunctionVersion.State.Name(version.state) for version in function.versions()]
+    assert states == ["READY", "FAILED"]
