@@ -174,14 +174,16 @@ class _Stack:
                 " control yet. Host names that callers use must be listed in"
                 " FAAS_GATEWAY_ALLOWED_HOSTS."
             )
-        screen.say(_TRY.format(url=options.url))
+        # Elsewhere the command has to be told where it is.
+        export = "" if options.port == _USUAL_PORT else f"export FAAS_SERVER={options.url}\n  "
+        screen.say(_TRY.format(export=export))
 
 
-_TRY = """Try it:
-  curl {url}/functions -H 'Content-Type: application/json' -d '{{"name": "hello",
-    "runtime": "python", "code": "def handler(payload, context): return [\\"hello\\", payload]"}}'
-  curl {url}/invoke -H 'Content-Type: application/json' \\
-    -d '{{"function_id": "hello", "payload": "world", "wait": "10s"}}'"""
+_USUAL_PORT = 8080
+_TRY = """The web UI is there too. Try it:
+  {export}faas init hello
+  faas deploy hello
+  faas invoke hello '{{"name": "Ada"}}'"""
 
 
 async def _locked(layout: Layout, screen: Screen) -> int:
