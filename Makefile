@@ -58,6 +58,9 @@ golden: setup ## Write what tests expect of the command's output; look at what c
 	@rm -rf tests/integration/golden
 	@UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/integration/test_cli_golden.py
 
+recordings: setup ## Record the terminal sessions that the documentation shows.
+	@$(BIN)/python docs/recordings/record.py
+
 site: setup ## Build the documentation's site into build/site.
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet -f deploy/site/mkdocs.yml
 
