@@ -61,6 +61,8 @@ _MAX_FIELD, _MAX_DESCRIPTION = 128, 256
 # Stands for a request whose bytes are no such message.
 _UNREADABLE = AnyMessage()
 
+_RULES = {"buf.validate.message", "buf.validate.oneof", "buf.validate.field"}
+
 log = structlog.get_logger()
 
 
@@ -179,6 +181,7 @@ class Server:
     ) -> "grpc.RpcMethodHandler[Any, Any]":
         request_class = message_factory.GetMessageClass(method.input_type)
         name = f"{method.containing_service.full_name}/{method.name}"
+        check = _valid if has_rules(method.input_type) else _readable
         streams_in, streams_out = method.client_streaming, method.server_streaming
         reads = method.GetOptions().Extensions[annotations_pb2.http].HasField("get")
 
@@ -186,8 +189,8 @@ class Server:
             call = _call(name, context)
             with structlog.contextvars.bound_contextvars(request_id=call.request_id):
                 try:
-                    self._check(request if not streams_in else None)
-                    requests = _validated(request) if streams_in else request
+                    self._refuse_while_draining()
+                    requests = _each(check, request) if streams_in else check(request)
                     answer: Awaitable[Any] = behaviour(requests, call)
                     answered = await answer
                     await _send_metadata(context, call)
@@ -202,8 +205,8 @@ class Server:
             call = _call(name, context)
             with structlog.contextvars.bound_contextvars(request_id=call.request_id):
                 try:
-                    self._check(request if not streams_in else None)
-                    requests = _validated(request) if streams_in else request
+                    self._refuse_while_draining()
+                    requests = _each(check, request) if streams_in else check(request)
                     # Closed with the call, not when it is collected: it may hold things.
                     async with aclosing(behaviour(requests, call)) as responses:
                         async for response in responses:
@@ -224,11 +227,9 @@ class Server:
         )
         return handler
 
-    def _check(self, request: Message | None) -> None:
+    def _refuse_while_draining(self) -> None:
         if self._draining:
             raise ShuttingDown
-        if request is not None:
-            validate(_readable(request))
 
     def _as_mesh_error(self, error: Exception, call: Call, reads: bool) -> MeshError:
         if isinstance(error, MeshError):
@@ -286,10 +287,35 @@ def stop_on_signals() -> asyncio.Event:
     return stopping
 
 
-async def _validated(requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
+def has_rules(message: descriptor.Descriptor) -> bool:
+    """Whether `validate` has anything to look at in such a message, or in one within it."""
+    seen: set[str] = set()
+    left = [message]
+    while left:
+        one = left.pop()
+        if one.full_name in seen:
+            continue
+        seen.add(one.full_name)
+        options = (one, *one.oneofs, *one.fields)
+        if any(
+            _RULES & {rule.full_name for rule, _ in each.GetOptions().ListFields()}
+            for each in options
+        ):
+            return True
+        left.extend(field.message_type for field in one.fields if field.message_type)
+    return False
+
+
+async def _each(
+    check: Callable[[Message], Message], requests: AsyncIterator[Message]
+) -> AsyncIterator[Message]:
     async for request in requests:
-        validate(_readable(request))
-        yield request
+        yield check(request)
+
+
+def _valid(request: Message) -> Message:
+    validate(_readable(request))
+    return request
 
 
 def _parser(request_class: type[Message]) -> Callable[[bytes], Message]:

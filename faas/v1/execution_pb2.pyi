@@ -35,16 +35,20 @@ class Report(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
         WORKER_FIELD_NUMBER: _builtins.int
+        TAKES_ASSIGNMENTS_FIELD_NUMBER: _builtins.int
+        takes_assignments: _builtins.bool
+        """It understands Assigned."""
         @_builtins.property
         def worker(self) -> _worker_pb2.Worker: ...
         def __init__(
             self,
             *,
             worker: _worker_pb2.Worker | None = ...,
+            takes_assignments: _builtins.bool = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["worker", b"worker"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["worker", b"worker"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["takes_assignments", b"takes_assignments", "worker", b"worker"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -130,17 +134,21 @@ class Report(_message.Message):
 
         INVOCATION_ID_FIELD_NUMBER: _builtins.int
         REASON_FIELD_NUMBER: _builtins.int
+        GRANT_ID_FIELD_NUMBER: _builtins.int
         invocation_id: _builtins.str
         reason: _builtins.str
+        grant_id: _builtins.str
+        """Of what was assigned, the grant that is given back. Absent: an offer."""
         def __init__(
             self,
             *,
             invocation_id: _builtins.str = ...,
             reason: _builtins.str = ...,
+            grant_id: _builtins.str = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["invocation_id", b"invocation_id", "reason", b"reason"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_id", b"grant_id", "invocation_id", b"invocation_id", "reason", b"reason"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -591,6 +599,7 @@ class Directive(_message.Message):
     RESUME_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
     BURIED_FIELD_NUMBER: _builtins.int
+    ASSIGNED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def heartbeat_ack(self) -> Global___Directive.HeartbeatAck: ...
     @_builtins.property
@@ -607,6 +616,12 @@ class Directive(_message.Message):
     def cancel(self) -> Global___Directive.Cancel: ...
     @_builtins.property
     def buried(self) -> Global___Directive.Buried: ...
+    @_builtins.property
+    def assigned(self) -> Global___Directive.Granted:
+        """Start this, though you have not asked: it is granted to you already. Said
+        again if the worker seems not to know of it; the same grant is one start.
+        """
+
     def __init__(
         self,
         *,
@@ -618,12 +633,13 @@ class Directive(_message.Message):
         resume: Global___Directive.Resume | None = ...,
         cancel: Global___Directive.Cancel | None = ...,
         buried: Global___Directive.Buried | None = ...,
+        assigned: Global___Directive.Granted | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["buried", b"buried", "cancel", b"cancel", "directive", b"directive", "drain", b"drain", "granted", b"granted", "heartbeat_ack", b"heartbeat_ack", "recorded", b"recorded", "refused", b"refused", "resume", b"resume"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "buried", b"buried", "cancel", b"cancel", "directive", b"directive", "drain", b"drain", "granted", b"granted", "heartbeat_ack", b"heartbeat_ack", "recorded", b"recorded", "refused", b"refused", "resume", b"resume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["buried", b"buried", "cancel", b"cancel", "directive", b"directive", "drain", b"drain", "granted", b"granted", "heartbeat_ack", b"heartbeat_ack", "recorded", b"recorded", "refused", b"refused", "resume", b"resume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "buried", b"buried", "cancel", b"cancel", "directive", b"directive", "drain", b"drain", "granted", b"granted", "heartbeat_ack", b"heartbeat_ack", "recorded", b"recorded", "refused", b"refused", "resume", b"resume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_directive: _TypeAlias = _typing.Literal["heartbeat_ack", "granted", "refused", "recorded", "drain", "resume", "cancel", "buried"]  # noqa: Y015
+    _WhichOneofReturnType_directive: _TypeAlias = _typing.Literal["heartbeat_ack", "granted", "refused", "recorded", "drain", "resume", "cancel", "buried", "assigned"]  # noqa: Y015
     _WhichOneofArgType_directive: _TypeAlias = _typing.Literal["directive", b"directive"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_directive) -> _WhichOneofReturnType_directive | None: ...
 

@@ -14,6 +14,7 @@ from services.background import running
 from services.channels import connect
 from services.invocations.acceptance import Acceptance
 from services.invocations.accounts import Accounts
+from services.invocations.assignments import Assignments
 from services.invocations.cancelling import Cancelling
 from services.invocations.changes import Changes
 from services.invocations.controls import ControlServicer
@@ -59,7 +60,7 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
     changes = Changes(redis)
     records = Records(database, lost_backoff_s=settings.lost_backoff_s, on_change=changes.tell)
     book, queue = OfferBook(database), Queue(redis)
-    waiters = Waiters(records, redis)
+    waiters = Waiters(records)
     leases = Leases(
         database, records, waiters, lease_s=settings.lease_s, overtime_s=settings.overtime_s
     )
@@ -79,7 +80,9 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
     logs = Logs(database, max_bytes=settings.max_log_bytes, on_change=changes.tell)
     watches = Watches(records, logs, keepalive_s=settings.watch_keepalive_s)
     changes.listen(watches.changed)
+    changes.listen_to_others(waiters.changed)
     workers = Workers(database, lost_kept_s=settings.lost_workers_kept_s)
+    assignments = Assignments(lambda: feeder.is_busy)
     desk = Desk(
         records=records,
         book=book,
@@ -88,8 +91,16 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         leases=leases,
         waiters=waiters,
         feeder=feeder,
+        assignments=assignments,
     )
-    acceptance = Acceptance(records, queue, feeder, limits, functions)
+    acceptance = Acceptance(
+        records=records,
+        queue=queue,
+        feeder=feeder,
+        limits=limits,
+        functions=functions,
+        desk=desk,
+    )
     cancelling = Cancelling(database, records, waiters, feeder, desk)
     controls = ControlServicer(
         acceptance=acceptance,

@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import structlog
@@ -14,11 +17,13 @@ from faas.v1.function_registry_service_pb2 import ResolveFunctionResponse
 from faas.v1.invocation_service_pb2 import InvokeRequest
 from services import ids
 from services.errors import InvalidField, MeshError
+from services.invocations.assignments import Version
 from services.invocations.feeder import Feeder
 from services.invocations.functions import Functions
 from services.invocations.limits import Limits
 from services.invocations.queue import Queue
 from services.invocations.records import DEFAULT_MAX_AGE_S, Record, Records
+from services.invocations.reports import Desk
 from services.invocations.requests import moment
 from services.retries import policy_to_row
 from services.server import Call
@@ -31,6 +36,8 @@ OWN_REQUEST_IDS = ("redrive:", "sched-")
 # What is not to start before this much later is for a scheduler elsewhere.
 MAX_AHEAD = timedelta(days=30)
 
+Accept: TypeAlias = Callable[..., Awaitable[tuple[Record, bool]]]
+
 log = structlog.get_logger()
 
 
@@ -39,18 +46,24 @@ class Acceptance:
 
     def __init__(
         self,
+        *,
         records: Records,
         queue: Queue,
         feeder: Feeder,
         limits: Limits,
         functions: Functions,
+        desk: Desk,
     ) -> None:
-        """Resolve functions by `functions`, commit to `records`, offer into `queue`."""
+        """Resolve functions by `functions`, commit to `records`, offer into `queue`.
+
+        Calls that wait are given to workers at `desk`, if one is free.
+        """
         self._records = records
         self._queue = queue
         self._feeder = feeder
         self._limits = limits
         self._functions = functions
+        self._desk = desk
 
     async def function_id(self, name_or_id: str, call: Call) -> UUID | None:
         """The id behind a list's filter; None without one. Raises FunctionNotFound."""
@@ -77,8 +90,9 @@ class Acceptance:
         payload_type: str = "application/json",
         replay_of: UUID | None = None,
         schedule_id: UUID | None = None,
+        waits: bool = False,
     ) -> Record:
-        """Commit what `request` asks for and offer it.
+        """Commit what `request` asks for and offer it; or, if it `waits`, give it to a worker.
 
         Where its request id was used for the same before, the record is that one's.
         Raises FunctionNotFound, VersionNotFound, RequestIdReused, DependencyUnavailable.
@@ -93,7 +107,8 @@ class Acceptance:
             raise InvalidField.of("request_id", "must not begin with 'redrive:' or 'sched-'")
         function_id = _function_uuid(resolved)
         await self._limits.note(function_id, resolved.max_concurrency)
-        record, offered = await self._records.accept(
+        accept = partial(
+            self._records.accept,
             invocation_id,
             function_id=function_id,
             function_name=resolved.function_name,
@@ -111,7 +126,39 @@ class Acceptance:
             digest=_digest(request, payload, payload_type) if request_id else None,
             offer=self._feeder.has_room,
         )
+        if waits and not resolved.max_concurrency and not request.HasField("not_before"):
+            wanted = function_id, resolved.version.version
+            return await self._assign(accept, invocation_id, wanted)
+        record, offered = await accept()
         await self._forward(record, offered)
+        return record
+
+    async def _assign(self, accept: Accept, invocation_id: UUID, version: Version) -> Record:
+        """Accept and grant at once, if a worker has a slot; or else as all others."""
+        asked = time.monotonic()
+        slots = await self._desk.assignments.reserve(invocation_id, version)
+        held_s = time.monotonic() - asked
+        if slots is None:
+            record, offered = await accept(held_s=held_s)
+            await self._forward(record, offered)
+            return record
+        grant, assigned = ids.new_uuid(), False
+        try:
+            record, offered = await accept(
+                held_s=held_s, worker=slots.worker, boot=slots.boot, grant=grant
+            )
+            assigned = record.grant_id == grant and record.status == "running"
+        finally:
+            if not assigned:
+                slots.held.discard(invocation_id)
+                self._desk.assignments.freed(slots)
+        if not assigned:
+            await self._forward(record, offered)
+        elif not self._desk.assign(record, slots):
+            # It drains, or its stream has ended meanwhile.
+            slots.held.discard(invocation_id)
+            await self._records.ungrant(invocation_id, grant)
+            self._feeder.wake()
         return record
 
     async def accept_again(self, source: Record, *, latest_version: bool, call: Call) -> Record:

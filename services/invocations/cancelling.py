@@ -72,3 +72,4 @@ class Cancelling:
             key = ids.show(ids.INVOCATION, record.id)
             cancel = Directive.Cancel(invocation_id=key, attempt=record.attempt)
             session.tell(Directive(cancel=cancel))
+            session.slots.held.discard(record.id)

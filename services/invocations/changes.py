@@ -1,11 +1,11 @@
 """Telling whoever watches, here and at other replicas, which records have changed.
 
-Ids only, by Redis, after the commit. Losing such a notice costs latency, never an
-event: what is watched is looked at once a second all the same.
+Ids only, by Redis, after the commit, the publisher's own first. Losing such a notice
+costs latency, never an event: what is watched is looked at once a second all the same.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from uuid import UUID
 
@@ -14,10 +14,11 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from services.background import run_together
+from services.ids import new_uuid
 
 CHANNEL = "faas:changes"
 # Changes wait so long for company on their way to other replicas.
-GATHER_S = 0.02
+GATHER_S = 0.01
 TROUBLE_S = 1.0
 MAX_BATCH = 1000
 
@@ -33,6 +34,9 @@ class Changes:
         """Tell other replicas by `redis`."""
         self._redis = redis
         self._listeners: list[Listener] = []
+        self._distant: list[Listener] = []
+        # Begins what this one publishes, which it need not hear.
+        self._sender = new_uuid()
         # A dictionary is a set that keeps its order.
         self._untold: dict[UUID, None] = {}
         self._some = asyncio.Event()
@@ -41,20 +45,20 @@ class Changes:
         """Call `listener` with the ids of what has changed, perhaps more than once."""
         self._listeners.append(listener)
 
+    def listen_to_others(self, listener: Listener) -> None:
+        """Call `listener` only with what has changed by another replica."""
+        self._distant.append(listener)
+
     def tell(self, invocation_ids: Iterable[UUID]) -> None:
         """Say, after the commit, that these have changed."""
         told = list(invocation_ids)
-        self._hear(told)
+        _call(self._listeners, told)
         self._untold.update(dict.fromkeys(told))
         self._some.set()
 
     async def run(self) -> None:
         """Publish and hear until cancelled."""
         await run_together(self._publish(), self._subscribe())
-
-    def _hear(self, invocation_ids: Iterable[UUID]) -> None:
-        for listener in self._listeners:
-            listener(invocation_ids)
 
     async def _publish(self) -> None:
         while True:
@@ -65,7 +69,8 @@ class Changes:
             try:
                 for start in range(0, len(untold), MAX_BATCH):
                     batch = untold[start : start + MAX_BATCH]
-                    await self._redis.publish(CHANNEL, b"".join(key.bytes for key in batch))
+                    keys = [self._sender, *batch]
+                    await self._redis.publish(CHANNEL, b"".join(key.bytes for key in keys))
             except (RedisError, OSError) as error:
                 log.warning("could not tell other replicas of changes", error=str(error))
                 await asyncio.sleep(TROUBLE_S)
@@ -78,10 +83,17 @@ class Changes:
                     async for message in channel.listen():
                         # Anybody may publish there: what is no list of ids is nothing.
                         with suppress(ValueError):
-                            self._hear(_ids(message["data"]))
+                            sender, *changed = _ids(message["data"])
+                            if sender != self._sender:
+                                _call(self._listeners + self._distant, changed)
             except (RedisError, OSError) as error:
                 log.warning("hearing of changes has to wait", error=str(error))
                 await asyncio.sleep(TROUBLE_S)
+
+
+def _call(listeners: Iterable[Listener], invocation_ids: Collection[UUID]) -> None:
+    for listener in listeners:
+        listener(invocation_ids)
 
 
 def _ids(data: bytes) -> list[UUID]:

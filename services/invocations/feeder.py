@@ -36,6 +36,12 @@ class Feeder:
         self._limit = queue_limit
         self._wake = asyncio.Event()
         self._length = 0
+        self._is_busy = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something waits in the queue, as far as is known; true for too long at most."""
+        return self._is_busy
 
     @property
     def has_room(self) -> bool:
@@ -45,6 +51,8 @@ class Feeder:
     def saw_length(self, length: int) -> None:
         """Note the queue's length, as a push answered it."""
         self._length = length
+        # A worker that waits for one takes it in this moment.
+        self._is_busy = self._is_busy or length > 1
 
     def wake(self) -> None:
         """Look at once: something is due now."""
@@ -65,6 +73,7 @@ class Feeder:
     async def feed(self) -> int:
         """Offer one batch of due records; returns how many."""
         self._length = await self._queue.length()
+        self._is_busy = self._length > 0
         room = min(BATCH, self._limit - self._length)
         if room <= 0:
             return 0

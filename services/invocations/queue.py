@@ -83,11 +83,12 @@ def make_message(record: Record) -> bytes:
     }
     if record.alone:
         message["alone"] = True
-    if len(record.payload) <= SHOWN_PAYLOAD_BYTES and is_json(record.payload_type):
-        message["payload"] = json.loads(record.payload)
-    else:
+    shown = len(record.payload) <= SHOWN_PAYLOAD_BYTES and is_json(record.payload_type)
+    if not shown:
         message["payload_omitted"] = True
-    return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
+    body = json.dumps(message, separators=(",", ":")).encode()
+    # The payload is JSON already.
+    return body[:-1] + b',"payload":' + record.payload + b"}" if shown else body
 
 
 def invocation_id(message: bytes) -> UUID | None:

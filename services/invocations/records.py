@@ -102,6 +102,12 @@ class Arrival:
     replay_of: UUID | None = None
     schedule_id: UUID | None = None
     offer: bool = True
+    held_s: float = 0.0
+    """How long ago it was asked for."""
+    worker: UUID | None = None
+    boot: UUID | None = None
+    """Granted to this at once, where it may be, under the id `grant`."""
+    grant: UUID | None = None
 
     @property
     def max_attempts(self) -> int:
@@ -226,6 +232,12 @@ class Records:
         """
         return await self._verdicts.submit(Told(invocation_id, attempt, boot, ending))
 
+    async def ungrant(self, invocation_id: UUID, grant: UUID) -> None:
+        """Take back what was granted unasked and has not been started; costs no attempt."""
+        parameters = {"id": invocation_id, "grant": grant}
+        if await self._database.execute(transitions.UNGRANT, parameters):
+            self._on_change([invocation_id])
+
     async def held_by(self, boot: UUID) -> dict[UUID, int]:
         """What is running on `boot`, as far as the records say, and which attempt of it."""
         query = """SELECT id, attempt FROM invocations
@@ -311,6 +323,10 @@ class Records:
             "redrives": [one.redrive_of for one in arrivals],
             "replays": [one.replay_of for one in arrivals],
             "schedules": [one.schedule_id for one in arrivals],
+            "helds_s": [one.held_s for one in arrivals],
+            "workers": [one.worker for one in arrivals],
+            "boots": [one.boot for one in arrivals],
+            "grants": [one.grant for one in arrivals],
             "offer": all(one.offer for one in arrivals),
         }
         accepted = {}

@@ -18,13 +18,14 @@ from faas.v1.execution_service_pb2 import ReportExecutionsRequest, ReportExecuti
 from faas.v1.worker_pb2 import Worker
 from services import ids
 from services.errors import InvalidField
+from services.invocations.assignments import Assignments, Slots
 from services.invocations.batches import is_rejection
 from services.invocations.feeder import Feeder
 from services.invocations.leases import Leases
 from services.invocations.logs import Chunk, Logs
 from services.invocations.messages import to_ending, to_granted, unstorable
 from services.invocations.offers import OfferBook
-from services.invocations.records import Ending, Records
+from services.invocations.records import Ending, Record, Records
 from services.invocations.waiters import Waiters
 from services.invocations.workers import Workers
 
@@ -52,6 +53,7 @@ class Desk:
         leases: Leases,
         waiters: Waiters,
         feeder: Feeder,
+        assignments: Assignments,
     ) -> None:
         """Deal with reports by these."""
         self.records = records
@@ -61,6 +63,7 @@ class Desk:
         self.leases = leases
         self.waiters = waiters
         self.feeder = feeder
+        self.assignments = assignments
         self.sessions: dict[UUID, Session] = {}
         """The sessions of this replica, by the worker's id."""
 
@@ -69,8 +72,20 @@ class Desk:
         if worker in self.sessions:
             self.sessions[worker].tell(directive)
 
+    def assign(self, record: Record, slots: Slots) -> bool:
+        """Tell a worker to start what is granted to it unasked; False: it is not told.
+
+        Where the stream breaks on the way, it is told again with its next heartbeat.
+        """
+        session = self.sessions.get(slots.worker)
+        if session is None or session.slots is not slots or not slots.ready:
+            return False
+        session.tell(Directive(assigned=to_granted(record)))
+        return True
+
     def close(self) -> None:
         """End all streams: the workers go to another replica, or come back."""
+        self.assignments.close()
         for session in self.sessions.values():
             session.close()
 
@@ -85,6 +100,8 @@ class Session:
             raise InvalidField.of("hello.worker.id", "must be 'worker-' and a UUID")
         self.worker = worker
         self.boot = _uuid("hello.worker.boot_id", hello.worker.boot_id)
+        self.slots = Slots(self.worker, self.boot)
+        self.takes_assignments = hello.takes_assignments
         self._desk = desk
         self._outbox: asyncio.Queue[Directive | None] = asyncio.Queue()
         self._missing: set[UUID] = set()
@@ -132,6 +149,8 @@ class Session:
         else:
             if held is not None:
                 await self._compare(list(held), ack)
+            self.slots.heard(worker.concurrency, ready=worker.state == Worker.READY and not drain)
+            self._desk.assignments.freed(self.slots)
             if drain != (worker.state != Worker.READY):
                 self.tell(
                     Directive(drain=Directive.Drain())
@@ -149,12 +168,22 @@ class Session:
             for key, item in claimed
             if item.attempt and (key is None or recorded.get(key) != item.attempt)
         )
-        missing = recorded.keys() - {key for key, _ in claimed if key is not None}
+        named = {key for key, _ in claimed if key is not None}
+        missing = recorded.keys() - named
+        if new := missing - self._missing:
+            await self._assign_again({key: recorded[key] for key in new})
         if gone := missing & self._missing:
             reason = "Its worker does not know of it any more, and no start is left."
             await self._desk.leases.lose(self.boot, list(gone), reason)
             self._desk.feeder.wake()
         self._missing = missing
+        self.slots.named(named)
+
+    async def _assign_again(self, attempts: dict[UUID, int]) -> None:
+        """What was assigned on a stream that broke; what has arrived is known by its grant."""
+        for record in await self._desk.records.find_all(list(attempts)):
+            if record.status == "running" and record.attempt == attempts[record.id]:
+                self.tell(Directive(assigned=to_granted(record)))
 
     async def _keep_logs(self, reports: Iterable[Report]) -> None:
         chunks = []
@@ -190,6 +219,7 @@ class Session:
         if key is not None:
             record = await self._desk.records.grant(key, self.worker, self.boot, grant)
         if record is not None:
+            self.slots.held.add(record.id)
             self.tell(Directive(granted=to_granted(record)))
             return
         refused = Directive.Refused(
@@ -217,8 +247,10 @@ class Session:
             outcome = await self._explain(key, finished.attempt, boot, ending)
         elif record.ended:
             self._desk.waiters.ended([record])
-        if record is not None and record.laned:
-            self._desk.feeder.wake()
+        if record is not None:
+            self.slots.has_run((record.function_id, record.function_version))
+            if record.laned:
+                self._desk.feeder.wake()
         self._recorded(finished.invocation_id, finished.attempt, outcome)
 
     async def _take_back(self, abandoned: Report.Abandoned) -> None:
@@ -230,13 +262,19 @@ class Session:
 
     async def _decline(self, decline: Report.Decline) -> None:
         key = _invocation(decline.invocation_id)
+        grant = _uuid("decline.grant_id", decline.grant_id) if decline.grant_id else None
         log.warning(
             "a worker declined an offer",
             invocation_id=decline.invocation_id,
             worker_id=ids.show(ids.WORKER, self.worker),
             reason=decline.reason,
         )
-        await self._desk.book.decline(key, DECLINED_S, DECLINED_MOST_S)
+        if grant is None:
+            await self._desk.book.decline(key, DECLINED_S, DECLINED_MOST_S)
+            return
+        self.slots.declined(key)
+        await self._desk.records.ungrant(key, grant)
+        self._desk.feeder.wake()
 
     async def _bury(self, buried: Report.Buried) -> None:
         boot = _uuid("buried.boot_id", buried.boot_id)
@@ -276,7 +314,10 @@ class Session:
         return Directive.Recorded.STALE
 
     def _recorded(self, key: str, attempt: int, outcome: Outcome) -> None:
-        self._desk.logs.forget(_invocation(key), attempt)
+        invocation_id = _invocation(key)
+        self.slots.held.discard(invocation_id)
+        self._desk.assignments.freed(self.slots)
+        self._desk.logs.forget(invocation_id, attempt)
         if outcome != Directive.Recorded.RECORDED:
             name = Directive.Recorded.Outcome.Name(outcome)
             log.info("a verdict changed nothing", invocation_id=key, attempt=attempt, outcome=name)

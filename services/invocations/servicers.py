@@ -83,7 +83,7 @@ class InvocationServicer:
         key = ids.new_uuid()
         # Registered before it is offered: it may end before this call goes on.
         async with self._waiters.waiter(key) as waiter:
-            record = await self._acceptance.accept(key, request, payload, call)
+            record = await self._acceptance.accept(key, request, payload, call, waits=wait_s > 0)
             if record.id == key and wait_s > 0:
                 record = await waiter.wait(wait_s) or await self._as_it_is(record)
         if record.id != key:
@@ -100,7 +100,7 @@ class InvocationServicer:
         key = ids.new_uuid()
         async with self._waiters.waiter(key) as waiter:
             record = await self._acceptance.accept(
-                key, asked, payload, call, payload_type=payload_type
+                key, asked, payload, call, payload_type=payload_type, waits=True
             )
             call.answer_metadata.update(calls.headers_of(record))
             wait_s = _patience_s(record, call)
@@ -255,6 +255,8 @@ class ExecutionServicer:
         session = Session(self._desk, hello)
         await session.beat(hello.worker, None)
         self._desk.sessions[session.worker] = session
+        if session.takes_assignments:
+            self._desk.assignments.add(session.slots)
         listening = asyncio.create_task(
             session.listen(_with_first(first, requests)), name=f"reports of {hello.worker.id}"
         )
@@ -266,6 +268,7 @@ class ExecutionServicer:
                 _raise_first(listening)
         finally:
             listening.cancel()
+            self._desk.assignments.remove(session.slots)
             if self._desk.sessions.get(session.worker) is session:
                 del self._desk.sessions[session.worker]
 

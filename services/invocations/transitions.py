@@ -1,6 +1,8 @@
 """The statements that change a record's state, each for many rows at once.
 
-    pending --grant--> running --conclude--> completed | failed | timed_out
+    (accept)--> pending, or running where a worker was found before
+    pending --grant--> running --ungrant--> pending
+                               --conclude--> completed | failed | timed_out
                                --conclude--> pending   where it failed and is tried again
                                --lose-----> pending    while a start is left
                                             dead_lettered otherwise
@@ -29,19 +31,31 @@ REQUEST_ID_AGE = "interval '24 hours'"
 
 ACCEPT = f"""
 WITH wanted AS (
-  SELECT wanted.*, now, greatest(now, not_before) AS due_at,
+  SELECT wanted.*, asked, now, greatest(asked, not_before) AS due_at,
     lanes.function_id IS NOT NULL AS laned
   FROM unnest(%(ids)s::uuid[], %(function_ids)s::uuid[], %(function_names)s::text[],
     %(function_versions)s::int[], %(payloads)s::bytea[], %(payload_types)s::text[],
     %(timeouts_ms)s::int[], %(labels)s::text[], %(retry_policies)s::text[],
     %(max_attempts)s::int[], %(max_ages_s)s::float8[], %(not_befores)s::timestamptz[],
     %(request_ids)s::text[], %(digests)s::bytea[], %(redrives)s::uuid[], %(replays)s::uuid[],
-    %(schedules)s::uuid[]) AS wanted (
+    %(schedules)s::uuid[], %(helds_s)s::float8[], %(workers)s::uuid[], %(boots)s::uuid[],
+    %(grants)s::uuid[]) AS wanted (
     id, function_id, function_name, function_version, payload, payload_type, timeout_ms, labels,
     retry_policy, max_attempts, max_age_s, not_before, request_id, digest, redrive_of, replay_of,
-    schedule_id)
+    schedule_id, held_s, worker, boot, grant_id)
   CROSS JOIN clock_timestamp() AS now
+  CROSS JOIN LATERAL (SELECT now - held_s * interval '1 second' AS asked) AS since
   LEFT JOIN lanes ON lanes.function_id = wanted.function_id),
+-- Nobody pushes past what has waited longer: the feeder offers in order.
+ready AS (
+  SELECT wanted.*, %(offer)s AND NOT laned AND due_at <= now AND NOT EXISTS (SELECT 1
+    FROM invocations WHERE status = 'pending' AND offered_at IS NULL AND NOT laned
+      AND due_at <= now) AS is_next
+  FROM wanted),
+settled AS (
+  SELECT ready.*, is_next AND EXISTS (SELECT 1 FROM workers
+    WHERE boot_id = ready.boot AND lost_at IS NULL) AS is_granted
+  FROM ready),
 keyed AS (
   INSERT INTO request_ids AS known (function_id, request_id, invocation_id, digest, created_at)
   SELECT function_id, request_id, id, digest, now FROM wanted WHERE request_id IS NOT NULL
@@ -52,20 +66,20 @@ keyed AS (
   RETURNING invocation_id)
 INSERT INTO invocations (id, function_id, function_name, function_version, status, payload,
   payload_type, timeout_ms, labels, retry_policy, attempt_limit, created_at, due_at, expires_at,
-  offered_at, laned, request_id, redrive_of, replay_of, schedule_id)
-SELECT id, function_id, function_name, function_version, 'pending', payload, payload_type,
+  offered_at, laned, request_id, redrive_of, replay_of, schedule_id, attempt, worker_id,
+  worker_boot, grant_id, started_at)
+SELECT id, function_id, function_name, function_version,
+  CASE WHEN is_granted THEN 'running' ELSE 'pending' END, payload, payload_type,
   -- One start in reserve for a lost worker.
-  timeout_ms, labels::jsonb, retry_policy::jsonb, max_attempts + 1, now, due_at,
-  due_at + max_age_s * interval '1 second',
-  -- Nobody pushes past what has waited longer: the feeder offers in order.
-  CASE WHEN NOT %(offer)s OR laned OR due_at > now OR EXISTS (SELECT 1 FROM invocations
-    WHERE status = 'pending' AND offered_at IS NULL AND NOT laned AND due_at <= now)
-    THEN NULL ELSE now END,
-  laned, request_id, redrive_of, replay_of, schedule_id
-FROM wanted WHERE request_id IS NULL OR id IN (SELECT invocation_id FROM keyed)
+  timeout_ms, labels::jsonb, retry_policy::jsonb, max_attempts + 1, asked, due_at,
+  due_at + max_age_s * interval '1 second', CASE WHEN is_next THEN now END,
+  laned, request_id, redrive_of, replay_of, schedule_id, is_granted::int,
+  CASE WHEN is_granted THEN worker END, CASE WHEN is_granted THEN boot END,
+  CASE WHEN is_granted THEN grant_id END, CASE WHEN is_granted THEN now END
+FROM settled WHERE request_id IS NULL OR id IN (SELECT invocation_id FROM keyed)
 ORDER BY id
 ON CONFLICT (id) DO NOTHING
-RETURNING {COLUMNS}, offered_at IS NOT NULL AS offered"""
+RETURNING {COLUMNS}, offered_at IS NOT NULL AND status = 'pending' AS offered"""
 
 # What was accepted before, by the id or under the request id, and the digest of it.
 ACCEPTED_BEFORE = f"""
@@ -112,6 +126,13 @@ RETURNING {columns("invocations")}"""
 SEND_BACK_TO_LANE = """
 UPDATE invocations SET laned = true, offered_at = NULL
 WHERE id = %(id)s AND status = 'pending' AND due_at <= clock_timestamp()"""
+
+# What was granted unasked and cannot be run there: as if it had not been granted. The grant
+# is compared, so what was granted anew meanwhile stays.
+UNGRANT = """
+UPDATE invocations SET status = 'pending', attempt = attempt - 1, worker_id = NULL,
+  worker_boot = NULL, grant_id = NULL, started_at = NULL, offered_at = NULL
+WHERE id = %(id)s AND grant_id = %(grant)s AND status = 'running'"""
 
 # Of what was not granted: who holds it, and whether it is a matter of its lane.
 LOOK = f"""

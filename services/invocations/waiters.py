@@ -1,8 +1,8 @@
 """Waiting for verdicts: who waits is told, and nobody polls for it.
 
-A verdict of this replica reaches its waiters directly; that of another by Redis
-(ids only, after the commit). Losing such a notice costs latency, never an answer:
-what is waited for is read once a second, in one query for all.
+A verdict of this replica reaches its waiters directly; that of another as a change
+(`changes`). Losing such a notice costs latency, never an answer: what is waited for is
+read once a second, in one query for all.
 """
 
 import asyncio
@@ -12,14 +12,11 @@ from contextlib import asynccontextmanager
 from uuid import UUID
 
 import structlog
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from services.background import run_together
 from services.invocations.database import UNAVAILABLE
 from services.invocations.records import Record, Records
 
-CHANNEL = "faas:verdicts"
 READ_AGAIN_S = 1.0
 
 log = structlog.get_logger()
@@ -49,12 +46,12 @@ class Waiter:
 class Waiters:
     """All waiting calls of this replica."""
 
-    def __init__(self, records: Records, redis: "Redis") -> None:
-        """Read verdicts of other replicas from `records`, told of them by `redis`."""
+    def __init__(self, records: Records) -> None:
+        """Read verdicts of other replicas from `records`."""
         self._records = records
-        self._redis = redis
         self._waiting: defaultdict[UUID, set[Waiter]] = defaultdict(set)
-        self._to_publish: asyncio.Queue[UUID] = asyncio.Queue(maxsize=100_000)
+        self._changed: set[UUID] = set()
+        self._some = asyncio.Event()
         self._closed = False
 
     @asynccontextmanager
@@ -72,14 +69,16 @@ class Waiters:
                 del self._waiting[invocation_id]
 
     def ended(self, records: Iterable[Record]) -> None:
-        """Tell, after the commit, whoever waits for these, here and at other replicas."""
+        """Tell, after the commit, whoever waits here for these."""
         for record in records:
             self._tell(record)
-            try:
-                self._to_publish.put_nowait(record.id)
-            except asyncio.QueueFull:
-                # Redis has been away for long; other replicas read them by themselves.
-                continue
+
+    def changed(self, invocation_ids: Iterable[UUID]) -> None:
+        """Hear that some replica has changed these."""
+        wanted = self._waiting.keys() & set(invocation_ids)
+        if wanted:
+            self._changed |= wanted
+            self._some.set()
 
     def close(self) -> None:
         """End all waits without a verdict: the server is going."""
@@ -89,8 +88,8 @@ class Waiters:
                 waiter.tell(None)
 
     async def run(self) -> None:
-        """Tell and listen until cancelled."""
-        await run_together(self._publish(), self._listen(), self._read_again())
+        """Read what others have ended until cancelled."""
+        await run_together(self._read_changed(), self._read_again())
 
     def _tell(self, record: Record) -> None:
         for waiter in self._waiting.get(record.id, ()):
@@ -103,32 +102,20 @@ class Waiters:
                 if record.ended:
                     self._tell(record)
 
-    async def _publish(self) -> None:
+    async def _read_changed(self) -> None:
         while True:
-            batch = [await self._to_publish.get()]
-            while not self._to_publish.empty() and len(batch) < 1000:
-                batch.append(self._to_publish.get_nowait())
-            try:
-                await self._redis.publish(CHANNEL, " ".join(map(str, batch)))
-            except (RedisError, OSError) as error:
-                log.warning("could not tell other replicas of verdicts", error=str(error))
-
-    async def _listen(self) -> None:
-        while True:
-            try:
-                async with self._redis.pubsub(ignore_subscribe_messages=True) as channel:
-                    await channel.subscribe(CHANNEL)
-                    async for message in channel.listen():
-                        ids = [UUID(text) for text in message["data"].decode().split()]
-                        await self._tell_those_ended(ids)
-            except (RedisError, OSError, ValueError, *UNAVAILABLE) as error:
-                log.warning("listening for verdicts has to wait", error=str(error))
-                await asyncio.sleep(READ_AGAIN_S)
+            await self._some.wait()
+            self._some.clear()
+            changed, self._changed = self._changed, set()
+            await self._read(changed)
 
     async def _read_again(self) -> None:
         while True:
             await asyncio.sleep(READ_AGAIN_S)
-            try:
-                await self._tell_those_ended(list(self._waiting))
-            except UNAVAILABLE as error:
-                log.warning("reading what is waited for has to wait", error=str(error))
+            await self._read(list(self._waiting))
+
+    async def _read(self, invocation_ids: Iterable[UUID]) -> None:
+        try:
+            await self._tell_those_ended(invocation_ids)
+        except UNAVAILABLE as error:
+            log.warning("reading what is waited for has to wait", error=str(error))

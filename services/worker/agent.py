@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 # How often a worker that may not take work looks whether it may now.
 LOOK_AGAIN_S = 0.5
 GOODBYE_S = 3.0
+# What is assigned and finds no slot free waits for one so long.
+STAND_S = 1.0
 
 log = structlog.get_logger()
 
@@ -70,6 +72,7 @@ class Agent:
         self._legacies = legacies
         self._pauses = Pauses()
         self._loners: set[Execution] = set()
+        self._standing: set[Execution] = set()
         self._solitude = asyncio.Lock()
         self._concurrency = concurrency
         self._heartbeat_fresh_s = heartbeat_fresh_s
@@ -78,6 +81,7 @@ class Agent:
         self._drained_here = False
         self._drained_by_service = False
         self._closing = False
+        self._gave_back = False
         self._changed = asyncio.Event()
         self.boot_lost = asyncio.Event()
         """Set when this boot was declared dead."""
@@ -117,6 +121,11 @@ class Agent:
         """Take nothing new and wait until nothing runs, or so long."""
         self._closing = True
         self._changed.set()
+        # After this nothing is assigned to it any more,
+        await self._link.settle(GOODBYE_S)
+        if self._gave_back:
+            # and it is known that what was assigned meanwhile is not run here.
+            await self._link.settle(GOODBYE_S)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while self._running:
@@ -204,7 +213,37 @@ class Agent:
                 continue
             self._changed.clear()
 
-    def _take(self, offer: Offer) -> None:
+    def _take_assigned(self, granted: Directive.Granted) -> None:
+        """Start what is granted unasked, or give it back at once."""
+        if self._draining:
+            reason = "it takes nothing new"
+        elif not self._spool.has_room(len(self._running) + 1):
+            reason = "it has no room for a verdict"
+        else:
+            offer = Offer(granted.invocation_id, granted.function_id, granted.function_version)
+            self._take(offer, granted)
+            return
+        self._gave_back = True
+        self._link.decline(granted.invocation_id, reason, granted.grant_id)
+
+    async def _seat(self, execution: Execution) -> bool:
+        """Wait for a free slot, before anything else is taken; whether there is one in time.
+
+        What was taken from the queue in the same moment has it until it ends.
+        """
+        self._standing.add(execution)
+        try:
+            async with asyncio.timeout(STAND_S):
+                while self._loners or len(self._running) - len(self._standing) >= self._concurrency:
+                    await self._changed.wait()
+                    self._changed.clear()
+        except TimeoutError:
+            return False
+        finally:
+            self._standing.discard(execution)
+        return True
+
+    def _take(self, offer: Offer, assigned: Directive.Granted | None = None) -> None:
         execution = Execution(
             offer,
             runtime=self._runtime,
@@ -215,6 +254,8 @@ class Agent:
             spool=self._spool,
             pauses=self._pauses,
             alone=self._alone,
+            seat=self._seat,
+            assigned=assigned,
         )
         if offer.alone:
             self._loners.add(execution)
@@ -250,7 +291,8 @@ class Agent:
         self._running.pop(execution, None)
         self._loners.discard(execution)
         self._changed.set()
-        self._intake.let_go(execution.offer)
+        if execution.offer.message:
+            self._intake.let_go(execution.offer)
         if not task.cancelled() and (error := task.exception()) is not None:
             # A mistake of ours. The row stays running and the message in the list; the
             # heartbeats, which name it no more, give it to somebody else.
@@ -267,6 +309,8 @@ class Agent:
             case "resume":
                 # Said with each heartbeat to one that drains of itself, which goes on.
                 self._drained_by_service = False
+            case "assigned":
+                self._take_assigned(directive.assigned)
             case "cancel":
                 gone = directive.cancel
                 self._drop([Report.Held(invocation_id=gone.invocation_id, attempt=gone.attempt)])

@@ -1,7 +1,7 @@
 """One invocation in a worker's hands, from the offer to the committed verdict."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import UTC, datetime, timedelta
 
@@ -59,8 +59,14 @@ class Execution:
         spool: Spool,
         pauses: Pauses,
         alone: "Callable[[Execution], AbstractAsyncContextManager[None]]",
+        seat: "Callable[[Execution], Awaitable[bool]]",
+        assigned: Directive.Granted | None = None,
     ) -> None:
-        """Take `offer`; run it by these. In `alone`, nothing else runs on this worker."""
+        """Take `offer`; run it by these. In `alone`, nothing else runs on this worker.
+
+        What is `assigned` is granted already; it waits until it has a `seat`, which may
+        be that there is none.
+        """
         self.offer = offer
         self.attempt = 0
         """0 before the grant."""
@@ -72,6 +78,10 @@ class Execution:
         self._spool = spool
         self._pauses = pauses
         self._alone = alone
+        self._seat = seat
+        self._assigned = assigned
+        if assigned is not None:
+            self.attempt = assigned.attempt
         self._state = State.PREPARING
         self._since = datetime.now(UTC)
         self._lines = _LineBuffer(self._send_lines)
@@ -110,14 +120,16 @@ class Execution:
             try:
                 await self._from_offer_to_verdict()
             except Declined as error:
-                self._link.decline(self.offer.invocation_id, str(error))
+                grant = self._assigned.grant_id if self._assigned is not None else ""
+                self._link.decline(self.offer.invocation_id, str(error), grant)
             except asyncio.CancelledError:
                 if not self._dropped or self._task is None:
                     raise
                 self._task.uncancel()
                 self._link.forget(self.offer.invocation_id)
-            # The order matters: whatever was to be committed is, before the message goes.
-            await self._intake.acknowledge(self.offer, self._dead)
+            if self._assigned is None:
+                # The order matters: whatever was to be committed is, before the message goes.
+                await self._intake.acknowledge(self.offer, self._dead)
 
     def to_proto(self) -> ExecutionMessage:
         """What operators see of it."""
@@ -132,7 +144,16 @@ class Execution:
             since=since,
         )
 
+    async def _run_assigned(self, granted: Directive.Granted) -> None:
+        if not await self._seat(self):
+            raise Declined("nothing that runs here ended in time")
+        spec = await self._spec(granted.function_id, granted.function_version)
+        await self._run_granted(granted, spec, await self._prepared(spec))
+
     async def _from_offer_to_verdict(self) -> None:
+        if self._assigned is not None:
+            await self._run_assigned(self._assigned)
+            return
         spec = await self._spec(self.offer.function_id, self.offer.function_version)
         # Builds are outside of the function's time, so they come before the grant.
         failure = await self._prepared(spec)
@@ -171,7 +192,7 @@ class Execution:
         recorded = await self._link.finish(report)
         if entry is not None:
             self._spool.release(entry)
-        log.info(
+        log.debug(
             "ended",
             attempt=self.attempt,
             code=Invocation.ErrorCode.Name(verdict.failure.code) if verdict.failure else "OK",

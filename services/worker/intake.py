@@ -41,10 +41,10 @@ class Offer:
     invocation_id: str
     function_id: str
     function_version: int
-    alone: bool
+    alone: bool = False
     """To be run with nothing beside it."""
-    message: bytes
-    """Exactly as it is in the list."""
+    message: bytes = b""
+    """Exactly as it is in the list; empty: it was assigned, and is in none."""
 
 
 def read_offer(message: bytes) -> Offer:

@@ -5,6 +5,7 @@ executions without a verdict; the service takes everything twice without harm.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
@@ -26,6 +27,8 @@ RECONNECT_S = 0.2
 RECONNECT_MAX_S = 2.0
 # A stream on which no heartbeat is answered for so many intervals is given up.
 SILENT_BEATS = 3
+# Grants that are remembered: far more than come between two heartbeats.
+MAX_GRANTS = 65_536
 
 Key: TypeAlias = tuple[str, str | int]
 Answer = TypeVar("Answer")
@@ -66,6 +69,10 @@ class Link:
         self._awaited: dict[Key, _Awaited] = {}
         self._logs: dict[str, list[Report]] = {}
         self._answered_at = float("-inf")
+        self._unanswered = 0
+        self._settled = asyncio.Event()
+        # A dictionary is a set that keeps its order.
+        self._grants: dict[str, None] = {}
 
     def heartbeat_age_s(self) -> float:
         """Seconds since a heartbeat was last answered."""
@@ -94,9 +101,13 @@ class Link:
         """Say that an earlier boot of this worker is over; returns when that is known."""
         await self._ask((boot_id, "buried"), Report(buried=Report.Buried(boot_id=boot_id)))
 
-    def decline(self, invocation_id: str, reason: str) -> None:
-        """Let somebody else have an offer. Not answered: recovery finds what is lost."""
-        decline = Report.Decline(invocation_id=invocation_id, reason=reason)
+    def decline(self, invocation_id: str, reason: str, grant_id: str = "") -> None:
+        """Let somebody else have an offer, or what was assigned under `grant_id`.
+
+        Not answered: recovery, or the next heartbeat, finds what is lost.
+        """
+        self._grants.pop(grant_id, None)
+        decline = Report.Decline(invocation_id=invocation_id, reason=reason, grant_id=grant_id)
         self._outbox.put_nowait(Report(decline=decline))
 
     def log_lines(self, logs: Report.Logs) -> None:
@@ -111,8 +122,20 @@ class Link:
 
     def beat(self) -> None:
         """Send a heartbeat now."""
+        self._unanswered += 1
+        self._settled.clear()
         beat = Report.Heartbeat(worker=self._describe(), held=self._held())
         self._outbox.put_nowait(Report(heartbeat=beat))
+
+    async def settle(self, timeout_s: float) -> None:
+        """Beat, and wait until that is answered, or so long.
+
+        Then what was said before it is known, and what was told before has come.
+        """
+        self.beat()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._settled.wait()
 
     async def run(self) -> None:
         """Keep a stream until cancelled."""
@@ -153,6 +176,9 @@ class Link:
 
     async def _stream(self) -> None:
         self._outbox = asyncio.Queue()
+        # Hello is answered like a heartbeat.
+        self._unanswered = 1
+        self._settled.clear()
         call = self._stub.ReportExecutions(self._requests(self._outbox))
         beating = asyncio.create_task(self._beat_on(self._outbox), name="heartbeats")
         try:
@@ -171,7 +197,7 @@ class Link:
     async def _requests(
         self, outbox: "asyncio.Queue[Report]"
     ) -> AsyncIterator[ReportExecutionsRequest]:
-        hello = Report(hello=Report.Hello(worker=self._describe()))
+        hello = Report(hello=Report.Hello(worker=self._describe(), takes_assignments=True))
         again = [report for chunks in self._logs.values() for report in chunks]
         # Verdicts last: what was printed before them goes before them.
         again += [awaited.report for awaited in self._awaited.values()]
@@ -194,9 +220,18 @@ class Link:
             kind = directive.WhichOneof("directive")
             if kind == "heartbeat_ack":
                 self._answered_at = time.monotonic()
+                self._unanswered -= 1
+                if not self._unanswered:
+                    self._settled.set()
             if kind in ("granted", "refused"):
                 body = getattr(directive, kind)
+                self._note(body.grant_id)
                 self._answer((body.invocation_id, body.grant_id), directive)
+            elif kind == "assigned":
+                # The service says it again when it cannot know whether it has arrived.
+                if directive.assigned.grant_id not in self._grants:
+                    self._note(directive.assigned.grant_id)
+                    self._on_directive(directive)
             elif kind == "buried":
                 self._answer((directive.buried.boot_id, "buried"), directive)
             elif kind == "recorded":
@@ -204,6 +239,11 @@ class Link:
                 self._answer((recorded.invocation_id, recorded.attempt), directive)
             else:
                 self._on_directive(directive)
+
+    def _note(self, grant_id: str) -> None:
+        self._grants[grant_id] = None
+        if len(self._grants) > MAX_GRANTS:
+            del self._grants[next(iter(self._grants))]
 
     def _answer(self, key: Key, directive: Directive) -> None:
         awaited = self._awaited.get(key)

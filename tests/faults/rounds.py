@@ -66,7 +66,7 @@ async def play(stack: Stack, fault: Fault, seed: int, pace: Pace) -> Round:
     if fault.completes:
         assert kept.unexpected == []
     if not fault.hurts_clients:
-        assert ledger.failures == []
+        assert not ledger.failures, ledger.failures
     return Round(kept, recovery_s, len(ledger.failures))
 
 

@@ -6,7 +6,6 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from redis.asyncio import Redis
 
 from services.errors import RequestIdReused
 from services.ids import new_uuid
@@ -282,7 +281,7 @@ async def test_what_is_a_day_old_is_forgotten(records: Records, database: Databa
     await database.fetch(
         f"UPDATE workers SET lost_at = {old} WHERE boot_id = %(boot)s", {"boot": boots[0]}
     )
-    waiters = Waiters(records, Redis())
+    waiters = Waiters(records)
     await Sweeper(database, records, Lanes(database), waiters, interval_s=1).sweep()
     assert await database.fetch("SELECT 1 FROM request_ids") == []
     left = await database.fetch("SELECT boot_id FROM workers")

@@ -24,16 +24,22 @@ WAIT_S = 60
 class ByHand:
     """A worker that says exactly what a test has it say."""
 
-    def __init__(self, mesh: Mesh) -> None:
+    def __init__(
+        self, mesh: Mesh, *, concurrency: int = 0, takes_assignments: bool = False
+    ) -> None:
         self.worker = Worker(
-            id=show(WORKER, new_uuid()), boot_id=str(new_uuid()), state=Worker.READY
+            id=show(WORKER, new_uuid()),
+            boot_id=str(new_uuid()),
+            state=Worker.READY,
+            concurrency=concurrency,
         )
         self._outbox: asyncio.Queue[list[Report]] = asyncio.Queue()
         self._call = ExecutionServiceStub(mesh.channel("invocations")).ReportExecutions(
             self._requests()
         )
         self._directives = self._received()
-        self.say(Report(hello=Report.Hello(worker=self.worker)))
+        hello = Report.Hello(worker=self.worker, takes_assignments=takes_assignments)
+        self.say(Report(hello=hello))
 
     def say(self, *reports: Report) -> None:
         self._outbox.put_nowait(list(reports))
