@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect
 
 # A slow machine that does other things as well.
 PATIENCE_MS = 60_000
@@ -23,6 +24,23 @@ CHROMIUM = next(
 )
 
 _AXE = (Path(find_spec("axe_playwright_python").origin).parent / "axe.min.js").read_text()
+
+# What a page must show as the text that it is.
+HOSTILE = (
+    '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
+    "</pre></textarea>&lt;b&gt; {{7*7}} ${7*7} javascript:window.hacked=1 \u202egnp.\u202c"
+)
+
+# The mark of every module that needs it.
+browser_tests = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        CHROMIUM is None and "FAAS_TEST_REQUIRE_ALL" not in os.environ,
+        reason="there is no Chromium; FAAS_TEST_CHROMIUM may say where one is",
+    ),
+]
+
+expect.set_options(timeout=PATIENCE_MS)
 
 # Told by the page itself, whatever the console shows of it.
 _WATCH_POLICY = """

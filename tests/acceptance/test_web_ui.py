@@ -1,26 +1,16 @@
 """The web UI, in a real Chromium, on a running `faas up`, through Envoy."""
 
 import json
-import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import expect
 
-from tests.acceptance.browser import CHROMIUM, PATIENCE_MS, Tab, open_tab
+from tests.acceptance.browser import HOSTILE, Tab, browser_tests
 from tests.acceptance.stack import Stack
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        CHROMIUM is None and "FAAS_TEST_REQUIRE_ALL" not in os.environ,
-        reason="there is no Chromium; FAAS_TEST_CHROMIUM may say where one is",
-    ),
-]
-
-expect.set_options(timeout=PATIENCE_MS)
+pytestmark = browser_tests
 
 HELLO = """
 def handler(payload, context):
@@ -47,40 +37,6 @@ def handler(payload, context):
         print("step", step, flush=True)
         time.sleep(0.2)
 """
-
-# What a page must show as the text that it is.
-HOSTILE = (
-    '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
-    "</pre></textarea>&lt;b&gt; {{7*7}} ${7*7} javascript:window.hacked=1 \u202egnp.\u202c"
-)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    assert CHROMIUM, "there is no Chromium; FAAS_TEST_CHROMIUM may say where one is"
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
-        yield running
-        running.close()
-
-
-@pytest.fixture
-def tab_of(browser: Browser) -> Iterator[Callable[..., Tab]]:
-    """Opens tabs; when the test is over nothing may have gone wrong in them."""
-    with ExitStack() as opened:
-
-        def open_one(stack: Stack, **options: object) -> Tab:
-            context, tab = open_tab(browser, stack.url, **options)
-            opened.callback(context.close)
-            tabs.append(tab)
-            return tab
-
-        tabs: list[Tab] = []
-        yield open_one
-        for tab in tabs:
-            tab.check()
 
 
 @pytest.fixture
@@ -110,6 +66,7 @@ def screens(stack: Stack) -> dict[str, str]:
         "code": "functions/ui-hello",
         "activity": "functions/ui-hello/activity",
         "versions": "functions/ui-hello/versions",
+        "schedules": "functions/ui-hello/schedules",
         "settings": "functions/ui-hello/settings",
         "new": "new",
         "invocations": "invocations",
@@ -128,6 +85,7 @@ SCREENS = [
     "code",
     "activity",
     "versions",
+    "schedules",
     "settings",
     "new",
     "invocations",

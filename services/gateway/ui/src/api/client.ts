@@ -10,6 +10,8 @@ export type LogLine = Schemas["LogLine"];
 export type Worker = Schemas["Worker"];
 export type InvocationEvent = Schemas["InvocationEvent"];
 export type Health = Schemas["Health"];
+export type Schedule = Schemas["Schedule"];
+export type Stats = Schemas["Stats"];
 
 type Method = "get" | "post" | "patch" | "delete";
 type Operation<P extends keyof paths, M extends Method> = NonNullable<paths[P][M]>;
@@ -103,6 +105,32 @@ export async function code(name: string, version: number, signal?: AbortSignal):
   const path = "/functions/{function_id}/code";
   const options = { path: { function_id: name }, query: { version }, ...(signal && { signal }) };
   return (await request("get", path, options, TIMEOUT_MS)).blob();
+}
+
+/** The address of the payload's or the result's own bytes. */
+export const bytesOf = (id: string, what: "payload" | "result") =>
+  address(`/invocations/{invocation_id}/${what}`, { invocation_id: id });
+
+/** The first bytes of what is at an address, as text, and whether there is more. */
+export async function beginning(url: string, most: number, signal: AbortSignal) {
+  const enough = new AbortController();
+  const answer = await timely(url, {}, AbortSignal.any([signal, enough.signal]), TIMEOUT_MS);
+  if (!answer.ok || !answer.body) throw await refused(answer);
+  const reader = answer.body.getReader();
+  const decoder = new TextDecoder();
+  let text = "";
+  let size = 0;
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return { text: text + decoder.decode(), more: false };
+    const fits = value.subarray(0, most - size);
+    text += decoder.decode(fits, { stream: true });
+    size += fits.length;
+    if (fits.length < value.length) {
+      enough.abort(); // the rest need not travel
+      return { text, more: true };
+    }
+  }
 }
 
 export function address(path: string, parameters?: object, query?: object): string {

@@ -95,6 +95,59 @@ export function Dots(props: { label: string; dots: Dot[]; ticks: (value: number)
   );
 }
 
+export interface Range {
+  name: string;
+  /** The median, what 90 of 100 stay within, and 99. */
+  values: [p50: number, p90: number, p99: number];
+}
+
+/** From median to 99 of 100, one below the other on a logarithmic scale, with the numbers. */
+export function Ranges(props: { label: string; ranges: Range[]; ticks: (value: number) => string }) {
+  const all = props.ranges.flatMap((range) => range.values).map((value) => Math.max(0.1, value));
+  const low = Math.floor(Math.log10(Math.min(...all)));
+  const high = Math.max(low + 1, Math.ceil(Math.log10(Math.max(...all))));
+  const x = (value: number) =>
+    4 + ((Math.log10(Math.max(0.1, value)) - low) / (high - low)) * (WIDTH - 8);
+  return (
+    <div className="scroll" tabIndex={0} role="group" aria-label={props.label}>
+      <table className="plain ranges">
+        <thead>
+          <tr>
+            <th scope="col">Phase</th>
+            <td aria-hidden="true" className="ranges-plot faint small">
+              <span>{props.ticks(10 ** low)}</span>
+              <span>{props.ticks(10 ** high)}</span>
+            </td>
+            <th scope="col">p50</th>
+            <th scope="col">p90</th>
+            <th scope="col">p99</th>
+          </tr>
+        </thead>
+        <tbody>
+          {props.ranges.map(({ name, values: [p50, p90, p99] }) => (
+            <tr key={name}>
+              <th scope="row">{name}</th>
+              <td aria-hidden="true">
+                <svg className="plot range" viewBox={`0 0 ${WIDTH} 16`} preserveAspectRatio="none">
+                  <rect className="plot-rail" x="0" y="7" width={WIDTH} height="2" />
+                  <rect className="range-far" x={x(p50)} y="5" width={x(p99) - x(p50)} height="6" />
+                  <rect className="range-near" x={x(p50)} y="5" width={x(p90) - x(p50)} height="6" />
+                  <rect className="range-mid" x={x(p50) - 2} y="1" width="4" height="14" rx="1" />
+                </svg>
+              </td>
+              {[p50, p90, p99].map((value, index) => (
+                <td key={index} className="tabular">
+                  {props.ticks(value)}
+                </td>
+              ))}
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
 /** A line without axes, for a tile. */
 export function Spark(props: { values: number[]; className?: string }) {
   const id = useId();

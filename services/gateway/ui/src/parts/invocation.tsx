@@ -4,8 +4,9 @@ import { ApiError, type Invocation, type LogLine } from "../api/client";
 import { watch } from "../api/watch";
 import * as format from "../format";
 import { connection, useNow } from "../live";
+import { Content } from "./content";
 import { Icon } from "./icons";
-import { Json, Lines, download } from "./lines";
+import { Lines, download } from "./lines";
 import { hasEnded } from "./status";
 
 export interface Watched {
@@ -150,13 +151,16 @@ export function Trouble({ invocation }: { invocation: Invocation }) {
 
 export function Outcome({ invocation }: { invocation: Invocation }) {
   if (invocation.error) return <Trouble invocation={invocation} />;
+  if (invocation.status === "CANCELLED")
+    return <p className="faint quiet">It was cancelled before it ended.</p>;
   if (!hasEnded(invocation.status))
     return (
       <p className="faint quiet">
         {invocation.status === "PENDING" ? "Waiting for a worker …" : "Running …"}
       </p>
     );
-  return <Json label="Result" value={invocation.result ?? null} name={`${invocation.id}-result`} />;
+  const { id, result, result_type } = invocation;
+  return <Content id={id} what="result" type={result_type} value={result} />;
 }
 
 interface Phase {

@@ -81,23 +81,23 @@ export function download(name: string, text: string, type: string): void {
   window.setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-/** A JSON value, indented: any size. */
-export function Json({ label, value, name }: { label: string; value: unknown; name: string }) {
-  const text = useMemo(() => JSON.stringify(value, null, 2), [value]);
+/** A text, line by line; `href` has all of it, as it came. */
+export function Text(props: { label: string; text: string; href: string; name: string }) {
+  const { label, text } = props;
   const lines = useMemo(() => text.split("\n"), [text]);
   return (
     <div className="json">
       <div className="json-actions">
         {text.length <= COPYABLE && <Copy text={text} label={`Copy ${label.toLowerCase()}`} />}
-        <button
-          type="button"
+        <a
           className="button ghost icon-only"
           aria-label={`Download ${label.toLowerCase()}`}
           title="Download"
-          onClick={() => download(`${name}.json`, text, "application/json")}
+          href={props.href}
+          download={props.name}
         >
           <Icon name="download" />
-        </button>
+        </a>
       </div>
       <Lines label={label} lines={lines} textOf={(line) => line} />
     </div>

@@ -60,6 +60,8 @@ export function useMedia(query: string): boolean {
 
 export interface Column<T> {
   title: string;
+  /** Instead of the title. */
+  header?: ReactNode;
   /** Of the cell, for the grid's widths and for the phone. */
   className: string;
   cell: (item: T) => ReactNode;
@@ -113,7 +115,7 @@ export function VirtualTable<T>(props: Props<T>) {
         <div role="row" className="row" aria-rowindex={1}>
           {columns.map((column) => (
             <div key={column.title} role="columnheader" className={column.className}>
-              {column.title}
+              {column.header ?? column.title}
             </div>
           ))}
         </div>

@@ -5,8 +5,9 @@ import { Dots, type Dot } from "../parts/charts";
 import { Command, Empty, invokeCommand } from "../parts/notice";
 import { hasEnded, statusWord } from "../parts/status";
 import { quantile } from "../summary";
-import { InvocationList } from "./invocations";
+import { InvocationList, useInvocations } from "./invocations";
 import type { Of } from "./function";
+import { Figure, Metrics } from "./function-metrics";
 
 const PLOTTED = 300;
 
@@ -18,6 +19,7 @@ export function Activity({ fn }: Of) {
         .invocations,
     3000,
   );
+  const list = useInvocations({ functionId: fn.id });
   const ended = (data ?? []).filter((each) => hasEnded(each.status) && each.metrics);
   const runs = ended.map((each) => format.ms(each.metrics?.duration) ?? 0);
   const failed = ended.filter((each) => each.status !== "COMPLETED").length;
@@ -32,6 +34,7 @@ export function Activity({ fn }: Of) {
     .reverse();
   return (
     <div className="stack">
+      <Metrics fn={fn} />
       {ended.length > 1 && (
         <section className="card" aria-label="Latest calls">
           <div className="card-head">
@@ -57,7 +60,8 @@ export function Activity({ fn }: Of) {
         </section>
       )}
       <InvocationList
-        functionId={fn.id}
+        list={list}
+        ofOne
         label={`Invocations of ${fn.name}`}
         none={
           <Empty title="Not invoked yet">
@@ -70,11 +74,3 @@ export function Activity({ fn }: Of) {
   );
 }
 
-function Figure({ name, value }: { name: string; value: string }) {
-  return (
-    <div>
-      <dt>{name}</dt>
-      <dd className="tabular">{value}</dd>
-    </div>
-  );
-}

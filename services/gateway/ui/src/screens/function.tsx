@@ -8,10 +8,17 @@ import { Command, Copy, Failure, Loading, invokeCommand } from "../parts/notice"
 import { go, href } from "../router";
 import { Activity } from "./function-activity";
 import { Code } from "./function-code";
+import { Schedules } from "./function-schedules";
 import { Settings } from "./function-settings";
 import { Versions } from "./function-versions";
 
-const TABS = { code: "Code", activity: "Activity", versions: "Versions", settings: "Settings" };
+const TABS = {
+  code: "Code",
+  activity: "Activity",
+  versions: "Versions",
+  schedules: "Schedules",
+  settings: "Settings",
+};
 
 export interface Of {
   fn: Fn;
@@ -45,6 +52,7 @@ export function FunctionScreen({ name, tab }: { name: string; tab: string }) {
       {shown === "code" && <Code key={data.id} {...of} />}
       {shown === "activity" && <Activity {...of} />}
       {shown === "versions" && <Versions {...of} />}
+      {shown === "schedules" && <Schedules key={data.id} {...of} />}
       {shown === "settings" && <Settings key={data.id} {...of} />}
     </>
   );

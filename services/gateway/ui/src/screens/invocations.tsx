@@ -1,7 +1,7 @@
-import { useState } from "react";
-import { get, type Invocation, type InvocationStatus } from "../api/client";
+import { useState, type ReactNode } from "react";
+import { ApiError, get, type Invocation, type InvocationStatus } from "../api/client";
 import * as format from "../format";
-import { useNow, usePaged } from "../live";
+import { useNow, usePaged, type Paged } from "../live";
 import { Icon } from "../parts/icons";
 import { useSettled } from "../parts/lines";
 import { Command, Empty, Failure, Loading, invokeCommand } from "../parts/notice";
@@ -87,51 +87,67 @@ export function matches(invocation: Invocation, typed: string): boolean {
     .every((word) => text.includes(word));
 }
 
-interface ListProps {
+/** Which records are asked for. */
+export interface Asked {
   functionId?: string;
   status?: InvocationStatus;
-  typed?: string;
-  label: string;
-  none: React.ReactNode;
+  filter?: string;
+}
+
+async function readPage(asked: Asked, page_token: string, signal: AbortSignal) {
+  const { functionId, status, filter } = asked;
+  const query = {
+    page_size: PAGE,
+    page_token,
+    ...(functionId && { function_id: functionId }),
+    ...(status && { status }),
+    ...(filter && { filter }),
+  };
+  const page = await get("/invocations", { query, signal });
+  return { items: page.invocations, next: page.next_page_token };
 }
 
 /** Records, newest first, live. */
-export function InvocationList({ functionId, status, typed = "", label, none }: ListProps) {
-  const now = useNow();
-  const list = usePaged<Invocation>(
-    `invocations?${functionId ?? ""}&${status ?? ""}`,
-    async (token, signal) => {
-      const page = await get("/invocations", {
-        query: {
-          page_size: PAGE,
-          page_token: token,
-          ...(functionId && { function_id: functionId }),
-          ...(status && { status }),
-        },
-        signal,
-      });
-      return { items: page.invocations, next: page.next_page_token };
-    },
+export const useInvocations = (asked: Asked): Paged<Invocation> =>
+  usePaged(
+    `invocations?${JSON.stringify(asked)}`,
+    (token, signal) => readPage(asked, token, signal),
     2000,
   );
-  const found = typed ? list.items.filter((each) => matches(each, typed)) : list.items;
+
+interface ListProps {
+  label: string;
+  list: Paged<Invocation>;
+  none: ReactNode;
+  ofOne?: boolean;
+  /** Words that a shown row must have. */
+  words?: string;
+  /** A column before the others. */
+  first?: Column<Invocation>;
+}
+
+export function InvocationList(props: ListProps) {
+  const { label, list, none, ofOne = false, words = "", first } = props;
+  const now = useNow();
+  const found = words ? list.items.filter((each) => matches(each, words)) : list.items;
   if (!list.ready) return list.error ? <Failure error={list.error} /> : <Loading rows={6} />;
   if (!list.items.length) return none;
+  const columns = invocationColumns(now, !ofOne);
   return (
     <>
       {found.length > 0 && (
         <VirtualTable
           label={label}
-          className={functionId ? "invocations-table of-one" : "invocations-table"}
+          className={`invocations-table ${ofOne ? "of-one" : ""} ${first ? "with-check" : ""}`}
           items={found}
-          columns={invocationColumns(now, !functionId)}
+          columns={first ? [first, ...columns] : columns}
           idOf={(each) => each.id}
-          more={list.more && !typed}
+          more={list.more && !words}
           loading={list.loading}
           onMore={list.loadMore}
         />
       )}
-      {typed && (
+      {words && (
         <p className="faint small searched" role="status">
           {format.count(found.length)} of the newest {format.count(list.items.length)} match.{" "}
           {list.more && (
@@ -145,11 +161,27 @@ export function InvocationList({ functionId, status, typed = "", label, none }: 
   );
 }
 
+/** Whether what was typed is an expression, which the server reads, or words. */
+export const isExpression = (typed: string) => /[=<>:()]|\b(AND|OR|NOT)\b/.test(typed);
+
 export function Invocations({ route }: { route: Route }) {
   const [typed, setTyped] = useState(route.query.get("q") ?? "");
-  const settled = useSettled(typed.trim(), 150);
+  const settled = useSettled(typed.trim(), 200);
+  const expression = isExpression(settled) ? settled : "";
   const asked = route.query.get("status") ?? "";
   const status = STATES.find((state) => state === asked);
+  const list = useInvocations({
+    ...(status && { status }),
+    ...(expression && { filter: expression }),
+  });
+  const refused =
+    list.error instanceof ApiError && list.error.reason === "INVALID_FILTER" && settled
+      ? list.error.message
+      : "";
+  const type = (text: string) => {
+    setTyped(text);
+    replaceQuery({ q: text });
+  };
   return (
     <>
       <header className="head">
@@ -159,18 +191,18 @@ export function Invocations({ route }: { route: Route }) {
         </span>
       </header>
       <div className="toolbar">
-        <label className="search">
+        <label className="search search-wide">
           <Icon name="search" />
           <input
             type="search"
             data-filter
             aria-label="Filter invocations"
-            placeholder="Filter by function, error, label or id"
+            aria-invalid={refused ? true : undefined}
+            aria-describedby={refused ? "filter-wrong" : undefined}
+            spellCheck={false}
+            placeholder="Words, or status = FAILED AND labels.team = search"
             value={typed}
-            onChange={(event) => {
-              setTyped(event.target.value);
-              replaceQuery({ q: event.target.value });
-            }}
+            onChange={(event) => type(event.target.value)}
           />
           <kbd aria-hidden="true">/</kbd>
         </label>
@@ -187,13 +219,71 @@ export function Invocations({ route }: { route: Route }) {
             </button>
           ))}
         </div>
+        {refused && (
+          <p id="filter-wrong" className="field-wrong toolbar-wrong" role="status">
+            {refused}
+          </p>
+        )}
       </div>
-      <InvocationList
-        label="Invocations"
-        typed={settled}
-        {...(status && { status })}
-        none={status ? <NoneOf status={status} /> : <None />}
-      />
+      {refused ? (
+        <Language onPick={type} />
+      ) : (
+        <InvocationList
+          label="Invocations"
+          list={list}
+          words={expression ? "" : settled}
+          none={
+            expression ? (
+              <NoMatch onPick={type} />
+            ) : status ? (
+              <NoneOf status={status} />
+            ) : (
+              <None />
+            )
+          }
+        />
+      )}
+    </>
+  );
+}
+
+const EXAMPLES = [
+  'function_name = "hello" AND status = FAILED',
+  "error.code = OUT_OF_MEMORY",
+  'labels.team = "search" AND attempt > 1',
+  "function_name : resize AND NOT status = COMPLETED",
+];
+
+/** What a filter may say, by example. */
+function Language({ onPick }: { onPick: (text: string) => void }) {
+  return (
+    <Empty title="A filter compares fields">
+      <p>
+        <code>function_name</code>, <code>function_version</code>, <code>status</code>,{" "}
+        <code>attempt</code>, <code>error.code</code>, <code>created_at</code> and{" "}
+        <code>labels.KEY</code>, joined by <code>AND</code>, <code>OR</code> and <code>NOT</code>.
+        Words alone are looked for in what is shown.
+      </p>
+      <ul className="examples">
+        {EXAMPLES.map((each) => (
+          <li key={each}>
+            <button type="button" className="link mono small" onClick={() => onPick(each)}>
+              {each}
+            </button>
+          </li>
+        ))}
+      </ul>
+    </Empty>
+  );
+}
+
+function NoMatch({ onPick }: { onPick: (text: string) => void }) {
+  return (
+    <>
+      <Empty title="No invocation matches">
+        <p>None that is kept; new ones that do appear here by themselves.</p>
+      </Empty>
+      <Language onPick={onPick} />
     </>
   );
 }

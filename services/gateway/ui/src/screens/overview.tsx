@@ -1,5 +1,5 @@
 import type { ReactNode } from "react";
-import { get, health, type Invocation } from "../api/client";
+import { get, health, type Invocation, type Stats } from "../api/client";
 import * as format from "../format";
 import { useLive, useNow } from "../live";
 import { Bars, Meter, Spark } from "../parts/charts";
@@ -17,21 +17,17 @@ const MOST = 1000;
 async function readRecent(signal: AbortSignal) {
   const now = Date.now();
   const created_after = new Date(now - SPAN_MS).toISOString();
-  const [recent, pending, running] = await Promise.all([
+  const [recent, stats] = await Promise.all([
     get("/invocations", { query: { page_size: MOST, created_after }, signal }),
-    get("/invocations", { query: { page_size: MOST, status: "PENDING" }, signal }),
-    get("/invocations", { query: { page_size: MOST, status: "RUNNING" }, signal }),
+    get("/stats", { query: { window: "60s" }, signal }),
   ]);
   const { invocations } = recent;
   return {
     invocations,
     summary: summarize(invocations, now, SPAN_MS, BUCKETS, recent.next_page_token !== ""),
-    pending: pending.invocations.length,
-    running: running.invocations.length,
+    stats,
   };
 }
-
-const upTo = (value: number) => (value >= MOST ? `${format.count(MOST)}+` : format.count(value));
 
 export function Overview() {
   const recent = useLive("overview", readRecent, 3000);
@@ -63,7 +59,7 @@ export function Overview() {
           <span className="dot" aria-hidden="true" /> Last {format.duration(summary.spanMs)}
         </span>
       </header>
-      <Tiles summary={summary} pending={data.pending} running={data.running} />
+      <Tiles summary={summary} stats={data.stats} />
       <Traffic summary={summary} />
       <div className="columns">
         <Busiest summary={summary} />
@@ -87,7 +83,8 @@ function Tile(props: { name: string; value: string; about: ReactNode; spark?: Re
   );
 }
 
-function Tiles({ summary, pending, running }: { summary: Summary; pending: number; running: number }) {
+function Tiles({ summary, stats }: { summary: Summary; stats: Stats }) {
+  const oldest = format.ms(stats.oldest_queued);
   const { buckets } = summary;
   const rate = summary.total / (summary.spanMs / 60_000);
   const errors = summary.ended ? summary.failed / summary.ended : 0;
@@ -112,7 +109,15 @@ function Tiles({ summary, pending, running }: { summary: Summary; pending: numbe
         about={`95 of 100 within ${format.duration(summary.p95)}`}
         spark={<Spark values={buckets.map((b) => b.p95 ?? 0)} />}
       />
-      <Tile name="Queue" value={upTo(pending)} about={`waiting · ${upTo(running)} running`} />
+      <Tile
+        name="Queue"
+        value={format.count(Number(stats.queued))}
+        about={
+          oldest !== undefined && oldest > 1000
+            ? `waiting, up to ${format.duration(oldest)} · ${format.count(Number(stats.running))} running`
+            : `waiting · ${format.count(Number(stats.running))} running`
+        }
+      />
     </dl>
   );
 }

@@ -1,16 +1,26 @@
 import { useState } from "react";
-import { get, post, type Worker } from "../api/client";
+import { get, post, type Invocation, type Worker } from "../api/client";
 import * as format from "../format";
 import { useLive, useNow } from "../live";
 import { Meter } from "../parts/charts";
 import { Command, Empty, Failure, Loading } from "../parts/notice";
 import { Status } from "../parts/status";
+import { href } from "../router";
 
 export const readWorkers = async (signal: AbortSignal) =>
   (await get("/workers", { query: { page_size: 1000 }, signal })).workers;
 
+const MOST_SHOWN = 8; // of what one worker runs
+
+const readRunning = async (signal: AbortSignal) => {
+  const query = { status: "RUNNING", page_size: 1000 } as const;
+  const { invocations } = await get("/invocations", { query, signal });
+  return Map.groupBy(invocations, (each) => each.worker_id);
+};
+
 export function Workers() {
   const { data, error, refresh } = useLive("workers", readWorkers, 2000);
+  const running = useLive("running", readRunning, 2000);
   const now = useNow();
   return (
     <>
@@ -32,10 +42,33 @@ export function Workers() {
         {data?.map((worker) => (
           <li key={worker.id} className="card card-pad">
             <OneWorker worker={worker} now={now} changed={refresh} />
+            <Runs now={now} invocations={running.data?.get(worker.id) ?? []} />
           </li>
         ))}
       </ul>
     </>
+  );
+}
+
+/** What a worker has in hands. */
+function Runs({ now, invocations }: { now: number; invocations: Invocation[] }) {
+  if (!invocations.length) return null;
+  return (
+    <ul className="feed runs" aria-label="Running here">
+      {invocations.slice(0, MOST_SHOWN).map((each) => (
+        <li key={each.id}>
+          <a className="truncate" href={href("invocations", each.id)}>
+            {each.function_name}
+          </a>
+          <span className="faint small tabular">
+            {format.duration(Math.max(0, now - Date.parse(each.started_at ?? "")))}
+          </span>
+        </li>
+      ))}
+      {invocations.length > MOST_SHOWN && (
+        <li className="faint small">and {format.count(invocations.length - MOST_SHOWN)} more</li>
+      )}
+    </ul>
   );
 }
 
