@@ -15,7 +15,7 @@ PYTEST_ARGS ?= -n 3 --dist loadfile
 # Where a network has a certificate authority of its own, the system knows it.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help setup demo test lint format protos docs golden recordings site released lock images ui bench faults chaos clean
+.PHONY: help setup demo test lint format protos docs golden recordings site screenshots released lock images ui bench faults chaos clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -63,6 +63,9 @@ recordings: setup ## Record the terminal sessions that the documentation shows.
 
 site: setup ## Build the documentation's site into build/site.
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet -f deploy/site/mkdocs.yml
+
+screenshots: setup ## Take the pictures of docs/images anew, in Chromium.
+	@$(BIN)/python -m tests.acceptance.screenshots
 
 # Once a release is made: what it promises clients is what later protos are held to.
 released: setup

@@ -77,6 +77,15 @@ def test_links_between_pages_lead_somewhere() -> None:
                 assert (page.parent / target).exists(), f"{page.relative_to(ROOT)}: {target}"
 
 
+def test_pictures_are_small_and_on_a_page() -> None:
+    pages = "".join(page.read_text() for page in (ROOT / "docs").rglob("*.md"))
+    pictures = list((ROOT / "docs" / "images").iterdir())
+    assert pictures
+    for picture in pictures:
+        assert picture.stat().st_size < 150_000, picture
+        assert f"images/{picture.name})" in pages, picture
+
+
 COMMENTS = Descriptors.parse(assets.DESCRIPTORS.read_bytes())
 
 
