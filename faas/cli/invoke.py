@@ -1,8 +1,10 @@
 """`faas invoke` and `faas logs`: running functions, and what they print."""
 
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 from uuid import uuid4
 
@@ -17,7 +19,13 @@ from faas.cli.session import connected
 from faas.v1.invocation_pb2 import LogLine
 
 if TYPE_CHECKING:
+    from faas.client import Client
     from faas.invocations import Invocation
+
+LOOK_S = 1.0
+"""How often it is looked whether a function was invoked again."""
+MOST = 200
+"""How many are shown of those that came meanwhile."""
 
 
 def invoke(
@@ -104,7 +112,12 @@ def logs(
         ),
     ],
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the invocation has ended.")
+        bool,
+        typer.Option(
+            "--follow",
+            "-f",
+            help="Go on until it has ended; with a name, on with those that come after it.",
+        ),
     ] = False,
     times: Annotated[bool, typer.Option("--times", help="With the time of each line.")] = False,
     output: Annotated[
@@ -114,20 +127,43 @@ def logs(
     """Print what a function printed."""
     with connected(ctx) as client:
         if of.startswith("inv-"):
-            invocation = client.invocation(of)
-        else:
-            latest = next(client.invocations(function_id=of, page_size=1), None)
-            if latest is None:
-                raise Failed(f"{of} has not been invoked yet.", ExitCode.NOT_FOUND)
-            invocation = latest
+            _print_logs(client.invocation(of), output, follow=follow, times=times)
+            return
+        for invocation in _of_function(client, of, follow=follow):
             say(f"{invocation.id}:")
-        lines = invocation.logs(follow=follow)
-        if output is Format.JSON:
-            for line in lines:
-                write_json(as_json(line))
-                sys.stdout.flush()
-        else:
-            print_lines(lines, times=times, to_stdout=True)
+            _print_logs(invocation, output, follow=follow, times=times)
+
+
+def _of_function(client: "Client", name: str, *, follow: bool) -> Iterator["Invocation"]:
+    """The function's latest invocation; to follow, then those after it, in their order."""
+    recent = _latest(client, name)
+    if not recent and not follow:
+        raise Failed(f"{name} has not been invoked yet.", ExitCode.NOT_FOUND)
+    if not recent:
+        say(f"{name} has not been invoked yet: waiting.")
+    yield from recent[:1]
+    while follow:
+        seen = {invocation.id for invocation in recent}
+        recent = _latest(client, name)
+        unseen = [invocation for invocation in recent if invocation.id not in seen]
+        if len(unseen) == MOST:
+            say(f"There were more: `faas invocations ls --function {name}` lists them.")
+        yield from reversed(unseen)
+        time.sleep(LOOK_S)
+
+
+def _latest(client: "Client", name: str) -> "list[Invocation]":
+    return list(islice(client.invocations(function_id=name, page_size=MOST), MOST))
+
+
+def _print_logs(invocation: "Invocation", output: Format, *, follow: bool, times: bool) -> None:
+    lines = invocation.logs(follow=follow)
+    if output is Format.JSON:
+        for line in lines:
+            write_json(as_json(line))
+            sys.stdout.flush()
+    else:
+        print_lines(lines, times=times, to_stdout=True)
 
 
 def print_lines(lines: Iterable[LogLine], *, times: bool = False, to_stdout: bool = False) -> None:

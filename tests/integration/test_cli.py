@@ -119,6 +119,21 @@ def test_async_follow_watch_and_wait(command: Command, client, name):
     command.ok("invocations", "cancel", "--function", name)
 
 
+def test_a_function_is_followed_from_one_invocation_to_the_next(command: Command, client, name):
+    fn = client.deploy("def handler(p):\n    print('got', p)\n", name=name, runtime="python")
+    process = command.popen("logs", name, "--follow")
+    assert process.stderr is not None
+    assert process.stdout is not None
+    assert process.stderr.readline() == f"{name} has not been invoked yet: waiting.\n"
+    for number in (1, 2, 3):
+        invocation = fn.submit(number)
+        assert process.stderr.readline() == f"{invocation.id}:\n"
+        assert process.stdout.readline() == f"got {number}\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, "Traceback" in err) == (130, "", False)
+
+
 def test_ctrl_c_says_how_to_go_on(command: Command, client, name):
     client.deploy(SLOW, name=name, runtime="python")
     process = command.popen("invoke", name, "600", "--follow")
