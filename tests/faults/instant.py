@@ -9,12 +9,22 @@ from pathlib import Path
 from redis.asyncio import Redis
 
 from faas.v1.execution_service_pb2_grpc import ExecutionServiceStub
+from faas.v1.function_build_service_pb2_grpc import FunctionBuildServiceStub
 from faas.v1.function_registry_service_pb2_grpc import FunctionRegistryServiceStub
 from services import ids
 from services.channels import connect
 from services.worker.agent import Agent
+from services.worker.binaries import Binaries
+from services.worker.builder import Builder
 from services.worker.code_cache import CodeCache
-from services.worker.runtime import Assignment, FunctionFailure, FunctionSpec, Line, Verdict
+from services.worker.runtime import (
+    Assignment,
+    FunctionFailure,
+    FunctionSpec,
+    Line,
+    RuntimeUnavailable,
+    Verdict,
+)
 from services.worker.spool import Spool
 from tests.faults.stack import Stack
 
@@ -33,8 +43,14 @@ class InstantRuntime:
     def images(self) -> Mapping[str, str]:
         return {"python": "instant"}
 
-    async def prepare(self, _spec: FunctionSpec) -> FunctionFailure | None:
-        return None
+    async def target(self) -> str:
+        raise RuntimeUnavailable("nothing is compiled here")
+
+    async def build(self, _spec: FunctionSpec) -> FunctionFailure | None:
+        raise RuntimeUnavailable("nothing is compiled here")
+
+    async def prepare(self, _spec: FunctionSpec) -> None:
+        """Nothing to do."""
 
     async def execute(self, assignment: Assignment, _on_line: Callable[[Line], None]) -> Verdict:
         self.starts[assignment.invocation_id] += 1
@@ -53,14 +69,19 @@ async def instant_worker(stack: Stack, directory: Path) -> AsyncIterator[Instant
     spool.open()
     functions, invocations = (connect(stack.address(n)) for n in ("functions", "invocations"))
     redis = Redis.from_url(stack.redis_url)
+    worker_id, builds = ids.show(ids.WORKER, ids.new_uuid()), FunctionBuildServiceStub(functions)
     agent = Agent(
-        worker_id=ids.show(ids.WORKER, ids.new_uuid()),
+        worker_id=worker_id,
         boot_id=boot,
         runtime=runtime,
         cache=CodeCache(
             FunctionRegistryServiceStub(functions),
             directory / "functions",
             max_unpacked_bytes=1 << 20,
+        ),
+        binaries=Binaries(builds, runtime),
+        builder=Builder(
+            builds, runtime, directory / "builds", worker_id=worker_id, max_unpacked_bytes=1 << 20
         ),
         redis=redis,
         executions=ExecutionServiceStub(invocations),
