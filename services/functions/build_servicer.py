@@ -1,5 +1,7 @@
 """The RPCs of FunctionBuildService."""
 
+import contextlib
+import hashlib
 from collections.abc import AsyncIterable, AsyncIterator
 from uuid import UUID
 
@@ -115,14 +117,16 @@ class BuildServicer:
         build = await self._builds.find(Source.of(version), request.target)
         if build.status != "ready":
             raise VersionNotFound("This version is not built yet.")
-        try:
+        digest = hashlib.sha256()
+        with contextlib.suppress(ObjectMissing):
             async for chunk in self._storage.get(binary_key(build)):
+                digest.update(chunk)
                 yield CodeChunk(data=chunk)
-        except ObjectMissing as error:
-            log.error("a binary is not in the storage; it is built again", **_names(build))
+        if digest.hexdigest() != build.binary_sha256:
+            log.error("a binary is lost in the storage; it is built again", **_names(build))
             await self._builds.lost_binary(build)
             self._waits.tell()
-            raise VersionNotFound("What was built of this version is lost.") from error
+            raise VersionNotFound("What was built of this version is lost.")
 
     async def _granted(self, grant: str) -> BuildRow:
         build = await self._builds.granted(UUID(grant))

@@ -14,6 +14,8 @@ from services.functions.builds import Builds, Source, State
 from services.functions.tables import BuildRow, VersionRow
 
 LOOK_S = 1.0
+# Of workers there may be many, and they wait always.
+LOOK_FOR_WORK_S = 3.0
 
 _BUILDING = FunctionVersion.BUILDING
 
@@ -48,7 +50,7 @@ class BuildWaits:
             if build is not None:
                 self.tell()
                 return build
-            if not await self._again(changed, deadline):
+            if not await self._again(changed, deadline, LOOK_FOR_WORK_S):
                 return None
 
     async def ended(self, source: Source, target: str, wait_s: float) -> BuildRow:
@@ -102,12 +104,12 @@ class BuildWaits:
                     f" deploy without `validate`.{why}"
                 )
 
-    async def _again(self, changed: asyncio.Event, deadline: float) -> bool:
+    async def _again(self, changed: asyncio.Event, deadline: float, look_s: float = LOOK_S) -> bool:
         """Wait for a change, or for the time to look for others'; False: the wait is over."""
         left_s = deadline - time.monotonic()
         if left_s <= 0 or self._closing:
             return False
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(LOOK_S, left_s)):
+            async with asyncio.timeout(min(look_s, left_s)):
                 await changed.wait()
         return True

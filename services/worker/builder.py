@@ -39,8 +39,9 @@ if TYPE_CHECKING:
 
 ASK_S = 20.0
 ANSWER_S = 10.0
-# After trouble, and between looks whether it may build.
+# Between looks whether it may build, and tries to hand in; and after trouble.
 PAUSE_S = 1.0
+TROUBLE_S = 3.0
 # A lease is renewed so often within its time.
 RENEWALS = 3
 HAND_IN_S = 120.0
@@ -88,7 +89,7 @@ class Builder:
                 if str(error) != self._trouble:
                     log.warning("nothing can be compiled now; will try again", reason=str(error))
                 self._trouble = str(error)
-                await asyncio.sleep(PAUSE_S)
+                await asyncio.sleep(TROUBLE_S)
 
     async def _take(self, target: str) -> TakeBuildResponse:
         request = TakeBuildRequest(

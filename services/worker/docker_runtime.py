@@ -89,7 +89,7 @@ class DockerRuntime:
             output_limits=limits,
         )
         compiler = GoContainer(self._containers, owner, cpus, limits)
-        self._builder = GoBuilder(compiler.compile, assets() / "go", work_dir.absolute())
+        self._builder = GoBuilder(compiler.compile, assets() / "go", self._dirs)
         self._warm: WarmSandboxes | None = None
         self._tending: asyncio.Task[None] | None = None
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from faas.v1.invocation_pb2 import Invocation
 from services.worker.runtime import FunctionFailure, FunctionSpec, RuntimeUnavailable
+from services.worker.sandbox_dirs import SandboxDirs
 
 BUILD_S = 120.0
 MAX_MESSAGE_CHARACTERS = 8 * 1024
@@ -62,11 +63,11 @@ Raises TimeoutError, with nothing left running; RuntimeUnavailable if it cannot 
 class GoBuilder:
     """Fills build directories."""
 
-    def __init__(self, compile_: Compile, sources: Path, work_dir: Path) -> None:
-        """Compile by `compile_`, what is small below `work_dir`; the shim is in `sources`."""
+    def __init__(self, compile_: Compile, sources: Path, dirs: SandboxDirs) -> None:
+        """Compile by `compile_`; the shim is in `sources`, and scratch space in `dirs`."""
         self._compile = compile_
         self._sources = sources
-        self._work_dir = work_dir
+        self._dirs = dirs
         self._target: str | None = None
 
     async def target(self) -> str:
@@ -76,9 +77,9 @@ class GoBuilder:
         RuntimeUnavailable.
         """
         if self._target is None:
-            with _scratch(self._work_dir) as scratch:
+            async with self._dirs.sandbox("builds") as scratch:
                 names = ["GOOS", "GOARCH", "GOVERSION"]
-                code, output = await self._compile(Build(scratch, ["env", *names]), BUILD_S)
+                code, output = await self._compile(Build(scratch.path, ["env", *names]), BUILD_S)
             words = output.split()
             if code != 0 or len(words) != len(names):
                 raise RuntimeUnavailable(f"Go does not say what it compiles for: {output}")

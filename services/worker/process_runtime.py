@@ -55,7 +55,7 @@ class ProcessRuntime:
         self._dirs = SandboxDirs(self._work_dir, stack=stack, boot_id=boot_id)
         self._limits = limits
         self._toolchain = toolchain.find()
-        self._builder = GoBuilder(self._go, self._toolchain.go_sources, self._work_dir)
+        self._builder = GoBuilder(self._go, self._toolchain.go_sources, self._dirs)
         # Shared by all builds on this machine; the compiler locks what it must.
         self._go_cache = Path(tempfile.gettempdir()) / f"faas-go-{os.getuid()}"
         self._builds = 0

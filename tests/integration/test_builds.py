@@ -268,11 +268,14 @@ async def test_a_binary_that_is_too_large_is_a_failure(database_url: str, tmp_pa
         assert len(functions.objects()) == 1
 
 
-async def test_a_binary_that_the_storage_lost_is_built_again(functions: Functions) -> None:
+@pytest.mark.parametrize("left", [None, BINARY[:-1], b""])
+async def test_a_binary_that_the_storage_lost_is_built_again(
+    functions: Functions, left: bytes | None
+) -> None:
     made = await create(functions)
     await hand_in(functions, (await take(functions)).grant)
     (binary,) = [path for path in functions.objects() if path.name.startswith("binary-")]
-    binary.unlink()
+    binary.unlink() if left is None else binary.write_bytes(left)
     await refused(fetch(functions, made.id), VersionNotFound)
     assert await state(functions) == (BUILDING, "")
     await hand_in(functions, (await take(functions)).grant)

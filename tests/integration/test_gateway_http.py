@@ -83,6 +83,7 @@ async def test_query_parameters_are_fields(stack):
         ("PUT", "/functions/hello", {}, 404, 5, "UNKNOWN_PATH"),
         ("POST", "/faas.v1.FunctionService/GetFunction", {}, 404, 5, "UNKNOWN_PATH"),
         ("POST", "/faas.v1.FunctionRegistryService/GetVersion", {}, 404, 5, "UNKNOWN_PATH"),
+        ("POST", "/faas.v1.FunctionBuildService/TakeBuild", {}, 404, 5, "UNKNOWN_PATH"),
         ("GET", "/functions?bogus=1", None, 400, 3, "MALFORMED_REQUEST"),
         ("GET", "/functions?page_size=many", None, 400, 3, "MALFORMED_REQUEST"),
         ("POST", "/functions", {"name": 5}, 400, 3, "MALFORMED_REQUEST"),
