@@ -17,6 +17,7 @@ from services.worker.binaries import Binaries
 from services.worker.code_cache import CodeCache
 from services.worker.intake import Intake, Offer
 from services.worker.link import Link
+from services.worker.output import LINE_BYTES
 from services.worker.pauses import Pauses
 from services.worker.runtime import (
     Assignment,
@@ -306,7 +307,7 @@ class _LineBuffer:
 
     def add(self, line: Line) -> None:
         self._lines.append(line)
-        self._characters += len(line.text)
+        self._characters += len(line.text) + LINE_BYTES
         if self._characters >= CHUNK_CHARACTERS:
             self.flush()
         elif self._timer is None:

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from services.worker.runtime import Line, OutputLimits, Stream
 
 MAX_LINE_BYTES = 64 * 1024
+# What a line costs beside its text: its time, its stream, its place. Empty ones are not free.
+LINE_BYTES = 16
 READ_BYTES = 64 * 1024
 
 
@@ -56,11 +58,10 @@ class Output:
         if self.truncated:
             return
         room = self._limits.log_bytes - self._kept_bytes
-        # A newline counts, or empty lines would be free.
-        self._kept_bytes += len(line) + 1
+        self._kept_bytes += len(line) + LINE_BYTES
         if self._kept_bytes > self._limits.log_bytes:
             self.truncated = True
-            line = line[: _boundary(line, max(room - 1, 0))]
+            line = line[: _boundary(line, max(room - LINE_BYTES, 0))]
             if not line:
                 return
         self._on_line(Line(datetime.now(UTC), stream, line.decode()))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.worker.output import MAX_LINE_BYTES, Output
+from services.worker.output import LINE_BYTES, MAX_LINE_BYTES, Output
 from services.worker.runtime import Line, OutputLimits, Stream
 
 LARGE = OutputLimits(log_bytes=10**9, kill_bytes=10**9)
@@ -59,19 +59,26 @@ def test_a_long_line_is_cut_between_characters(character: str) -> None:
 
 
 def test_what_is_beyond_the_cap_is_dropped_and_said() -> None:
-    lines, output = printed(b"12345\n" * 3, limits=OutputLimits(log_bytes=18))
+    line_bytes = 5 + LINE_BYTES
+    lines, output = printed(b"12345\n" * 3, limits=OutputLimits(log_bytes=3 * line_bytes))
     assert (lines, output.truncated) == (["12345"] * 3, False)
-    lines, output = printed(b"12345\n" * 4, limits=OutputLimits(log_bytes=20))
+    limits = OutputLimits(log_bytes=3 * line_bytes + LINE_BYTES + 1)
+    lines, output = printed(b"12345\n" * 4, limits=limits)
     assert (lines, output.truncated) == (["12345"] * 3 + ["1"], True)
-    lines, output = printed(b"\n" * 100, limits=OutputLimits(log_bytes=10))
-    assert (len(lines), output.truncated) == (10, True)
-    lines, output = printed("ä".encode() * 10 + b"\n", limits=OutputLimits(log_bytes=4))
+    lines, output = printed(
+        "ä".encode() * 10 + b"\n", limits=OutputLimits(log_bytes=LINE_BYTES + 3)
+    )
     assert (lines, output.truncated) == (["ä"], True)
+
+
+def test_empty_lines_are_not_free() -> None:
+    lines, output = printed(b"\n" * 100, limits=OutputLimits(log_bytes=10 * LINE_BYTES))
+    assert (len(lines), output.truncated) == (10, True)
 
 
 def test_both_streams_share_the_cap_and_no_line() -> None:
     lines: list[Line] = []
-    output = Output(lines.append, OutputLimits(log_bytes=10))
+    output = Output(lines.append, OutputLimits(log_bytes=6 + 3 * LINE_BYTES + 1))
     output.feed(Stream.STDOUT, b"ou")
     output.feed(Stream.STDERR, b"err\n")
     output.feed(Stream.STDOUT, b"t\n")
