@@ -92,7 +92,7 @@ func serve(connection *os.File, binary string, load faasHeader) {
 			return
 		}
 		result, failure := run(binary, payload, faasEnvironment(load, invoke))
-		check(faasAnswer(connection, result, failure))
+		check(faasAnswer(connection, invoke.InvocationID, result, failure))
 	}
 }
 

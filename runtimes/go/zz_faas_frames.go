@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 	"unicode/utf8"
 )
 
@@ -21,6 +22,7 @@ const (
 	faasMaxResult = 1 << 20
 	faasMaxDepth  = 32
 	faasMaxText   = 8 << 10
+	faasLinger    = 30 * time.Second
 	// Beyond it execve refuses a variable.
 	faasMaxVariable = 120 << 10
 	faasJSON        = "application/json"
@@ -80,7 +82,10 @@ func faasSend(connection io.Writer, header faasHeader, body []byte) error {
 	}
 	frame := binary.BigEndian.AppendUint32(nil, uint32(len(text)))
 	frame = binary.BigEndian.AppendUint32(frame, uint32(len(body)))
-	_, err = connection.Write(append(append(frame, text...), body...))
+	if _, err = connection.Write(append(append(frame, text...), body...)); err != nil {
+		// What has lost its connection lives on for a while, to be told from what has crashed.
+		time.Sleep(faasLinger)
+	}
 	return err
 }
 
@@ -102,11 +107,12 @@ func faasReceive(connection io.Reader) (header faasHeader, body []byte, err erro
 }
 
 // faasAnswer sends what one invocation came to.
-func faasAnswer(connection io.Writer, result faasResult, failure *faasHeader) error {
+func faasAnswer(connection io.Writer, invocationID string, result faasResult, failure *faasHeader) error {
 	answer := faasHeader{Type: "result", ContentType: result.contentType}
 	if failure != nil {
 		answer, result.content = *failure, nil
 	}
+	answer.InvocationID = invocationID
 	answer.Metrics = faasMetrics()
 	return faasSend(connection, answer, result.content)
 }

@@ -51,7 +51,7 @@ func faasServe(handler faasHandler, module string) {
 			os.Setenv(name, value)
 		}
 		result, failure := faasCall(handler, module, payload, invoke.Deadline)
-		if faasAnswer(connection, result, failure) != nil {
+		if faasAnswer(connection, invoke.InvocationID, result, failure) != nil {
 			os.Exit(1)
 		}
 	}

@@ -17,6 +17,8 @@ const MAX_MESSAGE = 4 * 1024;
 // Beyond it execve refuses a variable.
 const MAX_VARIABLE_BYTES = 120 * 1024;
 
+const LINGER_MS = 30_000;
+
 const JSON_TYPE = 'application/json';
 const RAW_TYPE = 'application/octet-stream';
 
@@ -355,7 +357,8 @@ class Connection {
     const lengths = Buffer.alloc(8);
     lengths.writeUInt32BE(text.length, 0);
     lengths.writeUInt32BE(body.length, 4);
-    return new Promise((resolve) => this.socket.write(Buffer.concat([lengths, text, body]), resolve));
+    const frame = Buffer.concat([lengths, text, body]);
+    return new Promise((resolve) => this.socket.write(frame, (error) => (error ? linger() : resolve())));
   }
 
   /** The next frame; undefined when the worker has closed its side. */
@@ -413,7 +416,8 @@ async function serve(connection) {
     } catch (failure) {
       answer = asFailure(failure).header;
     }
-    await connection.send({ ...answer, metrics: metrics() }, result);
+    const { invocation_id } = frame.header;
+    await connection.send({ ...answer, invocation_id, metrics: metrics() }, result);
   }
 }
 
@@ -448,6 +452,11 @@ function realpath(directory) {
   } catch {
     return directory;
   }
+}
+
+/** What has lost its connection lives on for a while, to be told from what has crashed. */
+function linger() {
+  return new Promise(() => setTimeout(() => process.exit(1), LINGER_MS));
 }
 
 /** Exit when both streams have said all. */

@@ -28,6 +28,9 @@ MAX_VARIABLE_BYTES = 120 * 1024
 JSON = re.compile(r"(?i)(application|text)/json|[^/;]+/[^/;]+\+json")
 JSON_TYPE, RAW_TYPE = "application/json", "application/octet-stream"
 
+# What has lost its connection lives on for so long, to be told from what has crashed.
+LINGER_S = 30
+
 # A function that ends its process has no answer: FUNCTION_CRASHED, with its exit code.
 EXITS = (SystemExit, KeyboardInterrupt, GeneratorExit)
 
@@ -377,7 +380,11 @@ class Connection:
 
     def send(self, header, body=b""):
         text = json.dumps(header, ensure_ascii=False).encode("utf-8", "replace")
-        self._socket.sendall(struct.pack(">II", len(text), len(body)) + text + body)
+        try:
+            self._socket.sendall(struct.pack(">II", len(text), len(body)) + text + body)
+        except OSError:
+            time.sleep(LINGER_S)
+            os._exit(1)
 
     def receive(self):
         """The next frame's header and body; None when the worker has closed its side."""
@@ -433,6 +440,7 @@ def serve(connection):
             result, answer = b"", failure.header
         # What was printed is out before the answer is: logs are complete when it comes.
         flush()
+        answer["invocation_id"] = header.get("invocation_id", "")
         connection.send(dict(answer, metrics=metrics()), result)
 
 

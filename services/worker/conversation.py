@@ -19,6 +19,8 @@ from services.worker.frames import (
     BodyTooLarge,
     BrokenFrame,
     Frame,
+    FrameReader,
+    connect_frames,
     read_frame,
     write_frame,
 )
@@ -75,7 +77,7 @@ class Listener:
         """The conversation with what connects first; the socket is closed to all others."""
         connection, _ = await asyncio.get_running_loop().sock_accept(self._socket)
         self.close()
-        reader, writer = await asyncio.open_unix_connection(sock=connection)
+        reader, writer = await connect_frames(connection)
         return Conversation(reader, writer, limits)
 
     def close(self) -> None:
@@ -88,15 +90,24 @@ class Conversation:
     """One connected shim: greet, load once, invoke as often as it stays intact; then close."""
 
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limits: OutputLimits
+        self, reader: FrameReader, writer: asyncio.StreamWriter, limits: OutputLimits
     ) -> None:
         """Speak on these; take results within `limits`."""
         self._reader = reader
         self._writer = writer
         self._limits = limits
         self._loaded = False
-        self.intact = False
+        self._ended_well = False
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing was said unasked: it would be taken for the next answer."""
+        return self._reader.unread_bytes == 0
+
+    @property
+    def intact(self) -> bool:
         """Whether the last invocation ended as it should, and left nothing running."""
+        return self._ended_well and self.silent
 
     async def greeting(self) -> None:
         """Wait until the interpreter is up. Raises NoShim and ConnectionEnded."""
@@ -114,7 +125,7 @@ class Conversation:
         sandbox is spoilt.
         """
         deadline = time.time() + assignment.timeout_s
-        self.intact = False
+        self._ended_well = False
         try:
             async with asyncio.timeout(assignment.timeout_s):
                 if not self._loaded:
@@ -125,7 +136,7 @@ class Conversation:
                 answer = await self.invoke(assignment, deadline)
                 own = (None, Invocation.FUNCTION_ERROR)
                 code = answer.failure.code if answer.failure else None
-                self.intact = code in own and answer.left_processes == 0
+                self._ended_well = code in own and answer.left_processes == 0
                 return answer
         except TimeoutError:
             message = f"The function was still running after {assignment.timeout_s:g} s."
@@ -155,13 +166,14 @@ class Conversation:
             "deadline_unix_s": deadline_unix_s,
             "payload_type": assignment.payload_type,
         }
-        return await self._ask(Frame(header, assignment.payload), "result")
+        question = Frame(header, assignment.payload)
+        return await self._ask(question, "result", assignment.invocation_id)
 
     def close(self) -> None:
         """Nothing more is wanted of it: a shim that still runs ends itself."""
         self._writer.close()
 
-    async def _ask(self, question: Frame, expected: str) -> Answer:
+    async def _ask(self, question: Frame, expected: str, invocation_id: str = "") -> Answer:
         await write_frame(self._writer, question)
         try:
             answer = await read_frame(self._reader, self._limits.result_bytes)
@@ -169,6 +181,8 @@ class Conversation:
             return Answer(_too_large(self._limits.result_bytes))
         except BrokenFrame as error:
             return Answer(bad_output(f"The function's process sent {error}."))
+        if answer.header.get("invocation_id", invocation_id) != invocation_id:
+            return Answer(bad_output("The function's process answered another invocation."))
         if answer.type == "error":
             return _failed(answer.header)
         if answer.type != expected:
@@ -245,6 +259,11 @@ def _too_large(limit: int) -> FunctionFailure:
 def bad_output(message: str) -> FunctionFailure:
     """What came from the function cannot be read."""
     return FunctionFailure(Invocation.BAD_OUTPUT, message)
+
+
+def hung_up() -> FunctionFailure:
+    """It lives, and has closed its connection with the worker."""
+    return bad_output("The function's process closed its connection with the worker.")
 
 
 def _text(value: Any, longest: int = 64 * 1024) -> str:

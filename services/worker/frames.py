@@ -6,6 +6,7 @@ read for them, so nothing that a function sends makes the worker's memory grow.
 
 import asyncio
 import json
+import socket
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,6 +41,37 @@ class Frame:
     def type(self) -> str:
         """What it says."""
         return str(self.header["type"])
+
+
+class FrameReader(asyncio.StreamReader):
+    """A stream of frames that knows whether more has come than was asked for."""
+
+    def __init__(self) -> None:
+        """Of nothing, yet."""
+        super().__init__()
+        self.unread_bytes = 0
+
+    def feed_data(self, data: bytes) -> None:  # type: ignore[override]
+        """More has come."""
+        self.unread_bytes += len(data)
+        super().feed_data(data)
+
+    async def readexactly(self, n: int) -> bytes:
+        """The next `n` bytes. Raises asyncio.IncompleteReadError."""
+        data = await super().readexactly(n)
+        self.unread_bytes -= n
+        return data
+
+
+async def connect_frames(
+    connection: socket.socket,
+) -> tuple[FrameReader, asyncio.StreamWriter]:
+    """Read and write frames on a connected unix socket. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    reader = FrameReader()
+    protocol = asyncio.StreamReaderProtocol(reader)
+    transport, _ = await loop.create_unix_connection(lambda: protocol, sock=connection)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
 async def read_frame(reader: asyncio.StreamReader, max_body_bytes: int = MAX_BODY_BYTES) -> Frame:

@@ -2,7 +2,9 @@
 
 Two FIFOs in the sandbox's run directory, which its wrapper opens as stdout and stderr.
 What a function has written before its answer was sent is in them when the answer is
-read: whatever is there then is the invocation's, and what comes later is nobody's.
+read: whatever is there then is the invocation's, and what comes later is nobody's. Of
+that a little is dropped; then it is read no more, and a function that goes on printing
+waits for its pipe, not the worker for the function.
 """
 
 import asyncio
@@ -11,6 +13,9 @@ from pathlib import Path
 
 from services.worker.output import READ_BYTES, Output
 from services.worker.runtime import Stream
+
+# What a function may print that nobody has called.
+UNASKED_BYTES = 1024 * 1024
 
 _NAMES = {Stream.STDOUT: "out", Stream.STDERR: "err"}
 
@@ -22,6 +27,7 @@ class Pipes:
         """Make them in `directory`. Raises OSError."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._output: Output | None = None
+        self._unasked_bytes = 0
         self._ends: dict[Stream, int] = {}
         try:
             for stream, name in _NAMES.items():
@@ -35,6 +41,11 @@ class Pipes:
             self.close()
             raise
 
+    @property
+    def quiet(self) -> bool:
+        """Whether little enough has come that was nobody's."""
+        return self._unasked_bytes <= UNASKED_BYTES
+
     def listen(self) -> None:
         """Read whatever comes from now on."""
         self._loop = asyncio.get_running_loop()
@@ -44,6 +55,9 @@ class Pipes:
     def turn_to(self, output: Output) -> None:
         """What comes from now on is `output`'s."""
         self._drain()
+        if not self.quiet:
+            self.listen()
+        self._unasked_bytes = 0
         self._output = output
 
     def turn_away(self) -> None:
@@ -56,11 +70,15 @@ class Pipes:
 
     def close(self) -> None:
         """Read no more."""
+        self._stop()
         for end in self._ends.values():
-            if self._loop is not None:
-                self._loop.remove_reader(end)
             os.close(end)
         self._ends = {}
+
+    def _stop(self) -> None:
+        if self._loop is not None:
+            for end in self._ends.values():
+                self._loop.remove_reader(end)
 
     def _drain(self) -> None:
         for stream in self._ends:
@@ -76,4 +94,8 @@ class Pipes:
             return False
         if self._output is not None:
             self._output.feed(stream, data)
+        else:
+            self._unasked_bytes += len(data)
+            if not self.quiet:
+                self._stop()
         return len(data) == READ_BYTES

@@ -5,7 +5,6 @@ holds but time and output. Neither memory nor CPU is bounded.
 """
 
 import asyncio
-import contextlib
 import os
 import tempfile
 import time
@@ -16,7 +15,15 @@ from pathlib import Path
 import structlog
 
 from services.worker import toolchain
-from services.worker.conversation import Answer, Conversation, Listener, NoShim, crashed, flooded
+from services.worker.conversation import (
+    Answer,
+    Conversation,
+    Listener,
+    NoShim,
+    crashed,
+    flooded,
+    hung_up,
+)
 from services.worker.frames import ConnectionEnded
 from services.worker.go_build import BINARY, ENVIRONMENT, Build, GoBuilder
 from services.worker.output import Output
@@ -258,7 +265,7 @@ class _Supervision:
                 return Answer(flooded(self._limits.kill_bytes))
             answer = asking.result()
         except ConnectionEnded:
-            return Answer(crashed(await self._ended()))
+            return Answer(await self._broken_off())
         finally:
             asking.cancel()
             flood.cancel()
@@ -271,11 +278,10 @@ class _Supervision:
             return replace(answer, failure=flooded(self._limits.kill_bytes), result=b"")
         return answer
 
-    async def _ended(self) -> int:
-        """The return code of a child that said nothing more; it may have closed its socket."""
-        with contextlib.suppress(TimeoutError):
-            return await asyncio.wait_for(asyncio.shield(self._ending), GRACE_S)
-        return await self._child.kill()
+    async def _broken_off(self) -> FunctionFailure:
+        """Why a conversation has no answer: its process died, or closed the connection."""
+        done, _ = await asyncio.wait({self._ending}, timeout=GRACE_S)
+        return crashed(self._ending.result()) if done else hung_up()
 
 
 def _furnish(sandbox: SandboxDir, payload: bytes) -> Listener:

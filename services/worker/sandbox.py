@@ -15,9 +15,9 @@ from services.worker.conversation import (
     Conversation,
     Listener,
     NoShim,
-    bad_output,
     crashed,
     flooded,
+    hung_up,
 )
 from services.worker.frames import ConnectionEnded
 from services.worker.hardening import MIB, RUN_DIR, Limits
@@ -126,6 +126,11 @@ class Sandbox:
         """Whether it is as it was before it ran what it ran last."""
         return self._conversation is not None and self._conversation.intact
 
+    @property
+    def silent(self) -> bool:
+        """Whether it has said nothing unasked."""
+        return self._conversation is not None and self._conversation.silent
+
     async def finish(self, output: Output, answer: Answer) -> Answer:
         """End the conversation and wait for the last of the output; the answer, if it stands."""
         self.close()
@@ -164,8 +169,7 @@ class Sandbox:
         waited = {self._container.exited, self._container.output_read}
         done, _ = await asyncio.wait(waited, timeout=GRACE_S)
         if self._container.exited not in done:
-            message = "The function's process closed its connection with the worker."
-            return Answer(bad_output(message))
+            return Answer(hung_up())
         ending = await self._container.ending()
         if ending.out_of_memory or self._heap_exhausted(ending.exit_code, said):
             return self._oom_answer()

@@ -100,6 +100,11 @@ class WarmSandbox:
         """Whether the last invocation left it as it was before."""
         return self._sandbox.intact and not self._container.exited.done()
 
+    @property
+    def quiet(self) -> bool:
+        """Whether it has done nothing since that speaks against using it."""
+        return self._sandbox.silent and self._pipes.quiet
+
     async def fit(self, spec: FunctionSpec, limits: Limits) -> None:
         """Make a prewarmed one this function's. Raises RuntimeUnavailable."""
         if limits != self._limits:

@@ -13,8 +13,15 @@ import pytest
 
 from faas.v1.invocation_pb2 import Invocation
 from services.worker.conversation import Answer, Conversation, Listener, NoShim, crashed
-from services.worker.frames import ConnectionEnded, Frame, read_frame, write_frame
+from services.worker.frames import (
+    ConnectionEnded,
+    Frame,
+    connect_frames,
+    read_frame,
+    write_frame,
+)
 from services.worker.runtime import Assignment, FunctionSpec, OutputLimits
+from tests.mesh import eventually
 
 LIMITS = OutputLimits(result_bytes=1000)
 Shim = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -48,7 +55,7 @@ def assignment(timeout_s: float = 30) -> Assignment:
 async def conversing(shim: Shim) -> AsyncIterator[Conversation]:
     """A conversation whose other side is `shim`."""
     near, far = socket.socketpair()
-    ours = await asyncio.open_unix_connection(sock=near)
+    ours = await connect_frames(near)
     theirs = await asyncio.open_unix_connection(sock=far)
     speaking = asyncio.create_task(shim(*theirs))
     conversation = Conversation(*ours, LIMITS)
@@ -93,6 +100,37 @@ async def test_a_result_with_what_it_cost() -> None:
     answer = await answered(LOADED, result(b'{"b":[1]}', metrics=metrics))
     assert answer.failure is None
     assert (answer.result, answer.cpu_time_s, answer.peak_memory_bytes) == (b'{"b":[1]}', 0.5, 1024)
+
+
+async def test_an_answer_to_another_invocation_is_none() -> None:
+    answer = await answered(LOADED, result(b"1", invocation_id="inv-1"))
+    assert (answer.failure, answer.result) == (None, b"1")
+    answer = await answered(LOADED, result(b"1", invocation_id="inv-0"))
+    assert answer.failure is not None
+    assert answer.failure.code == Invocation.BAD_OUTPUT
+
+
+async def test_what_says_more_than_was_asked_is_not_used_again() -> None:
+    more = asyncio.Event()
+
+    async def shim(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for answer in (LOADED, result(b"1")):
+            await read_frame(reader)
+            await write_frame(writer, answer)
+        await more.wait()
+        await write_frame(writer, result(b"2"))
+        await asyncio.Event().wait()
+
+    async with conversing(shim) as conversation:
+        assert (await conversation.run(assignment())).result == b"1"
+        assert conversation.intact
+        more.set()
+
+        async def heard() -> bool:
+            return not conversation.silent
+
+        await eventually("it has spoken", heard)
+        assert not conversation.intact
 
 
 async def test_what_the_shim_is_told() -> None:

@@ -1,0 +1,59 @@
+"""What a sandbox prints is its invocation's, and what nobody asked for is no burden."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.worker.output import Output
+from services.worker.pipes import UNASKED_BYTES, Pipes
+from services.worker.runtime import Line, OutputLimits
+from tests.mesh import eventually
+
+
+@pytest.fixture
+def stdout(tmp_path: Path) -> Iterator[tuple[Pipes, int]]:
+    """Pipes, and the function's end of its stdout, which never blocks here."""
+    pipes = Pipes(tmp_path)
+    end = os.open(tmp_path / "out", os.O_WRONLY | os.O_NONBLOCK)
+    yield pipes, end
+    os.close(end)
+    pipes.close()
+
+
+async def test_lines_are_the_invocations_in_which_they_were_printed(
+    stdout: tuple[Pipes, int],
+) -> None:
+    pipes, end = stdout
+    pipes.listen()
+    for number in range(3):
+        lines: list[Line] = []
+        pipes.turn_to(Output(lines.append, OutputLimits()))
+        os.write(end, b"in %d\n" % number)
+        pipes.turn_away()
+        os.write(end, b"after it\n")
+        assert [line.text for line in lines] == [f"in {number}"]
+    assert pipes.quiet
+
+
+async def test_what_prints_without_end_unasked_waits(stdout: tuple[Pipes, int]) -> None:
+    pipes, end = stdout
+    pipes.listen()
+    written = 0
+
+    async def blocked() -> bool:
+        nonlocal written
+        try:
+            written += os.write(end, b"x" * 65536)
+        except BlockingIOError:
+            return not pipes.quiet
+        return False
+
+    await eventually("the pipe is full, and not read", blocked)
+    assert UNASKED_BYTES < written < UNASKED_BYTES + (1 << 20)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    with pytest.raises(BlockingIOError):
+        os.write(end, b"x")
