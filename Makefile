@@ -15,7 +15,7 @@ PYTEST_ARGS ?= -n 3 --dist loadfile
 # Where a network has a certificate authority of its own, the system knows it.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help setup demo test lint format protos docs golden recordings site screenshots released lock images ui bench faults chaos clean
+.PHONY: help setup demo test lint format protos docs golden recordings site screenshots released lock images ui bench faults chaos soak clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -89,6 +89,9 @@ faults: setup ## Inject every fault of the matrix; see docs/reliability.md.
 
 chaos: setup ## Let faults fall on every part for 20 minutes; see docs/reliability.md.
 	@$(BIN)/python -u -m tests.faults.chaos $(CHAOS_ARGS)
+
+soak: setup ## Run everything for half an hour and look for leaks; see docs/performance.md.
+	@$(BIN)/python -m tests.bench.soak $(SOAK_ARGS)
 
 clean: ## Remove what the targets made.
 	@rm -rf $(VENV) dist build .pytest_cache .ruff_cache .mypy_cache .hypothesis

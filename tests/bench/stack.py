@@ -25,8 +25,9 @@ STOP_S = 60
 class Platform:
     """A running platform, as its callers and its machine see it."""
 
-    def __init__(self, port: int, process: "subprocess.Popen[bytes]") -> None:
+    def __init__(self, port: int, process: "subprocess.Popen[bytes]", data_dir: Path) -> None:
         """The one behind `port`."""
+        self.data_dir = data_dir
         self.url = f"http://127.0.0.1:{port}"
         self.http = httpx.Client(base_url=self.url, trust_env=False, timeout=180)
         self._process = process
@@ -89,11 +90,19 @@ class Platform:
     def cpu_seconds(self) -> Counter[str]:
         """CPU time that each part has used so far."""
         used: Counter[str] = Counter()
-        for process in psutil.Process(self._process.pid).children(recursive=True):
+        for part, process in self.parts():
             with contextlib.suppress(psutil.Error):
                 times = process.cpu_times()
-                used[_part(process)] += times.user + times.system
+                used[part] += times.user + times.system
         return used
+
+    def parts(self) -> list[tuple[str, psutil.Process]]:
+        """Its processes, each with the name of its part."""
+        found = []
+        for process in psutil.Process(self._process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                found.append((_part(process), process))
+        return found
 
 
 @contextlib.contextmanager
@@ -107,7 +116,7 @@ def running(runtime: str, workers: int) -> Iterator[Platform]:
     with (directory / "up.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     try:
-        platform = Platform(port, process)
+        platform = Platform(port, process, directory / "data")
         _wait(platform, process, directory / "up.log")
         yield platform
     finally:
