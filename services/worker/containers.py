@@ -49,15 +49,20 @@ class Container:
 
     def __init__(
         self,
+        *,
         engine: Engine,
         container_id: str,
         image: str,
+        started: float,
         exited: "asyncio.Task[int]",
         output_read: "asyncio.Task[None]",
     ) -> None:
-        """`exited` has its exit code, `output_read` is done when all it printed is read."""
+        """`exited` has its exit code, `output_read` is done when all it printed is read.
+
+        It was started after `started`: what befell it is looked for from then on.
+        """
         self._engine = engine
-        self._started = time.time()
+        self._started = started
         self.id = container_id
         self.image = image
         """The digest of the image that it runs."""
@@ -164,11 +169,19 @@ class Containers:
                 exited = await self._engine.wait(container_id)
                 stack.push_async_callback(_end, exited)
                 async with self._starting:
+                    started = time.time()
                     await self._engine.start(container_id)
                 image = (await self._engine.inspect(container_id))["Image"]
             except (EngineAway, EngineError) as error:
                 raise RuntimeUnavailable(f"no container could be started: {error}") from error
-            yield Container(self._engine, container_id, image, exited, reading)
+            yield Container(
+                engine=self._engine,
+                container_id=container_id,
+                image=image,
+                started=started,
+                exited=exited,
+                output_read=reading,
+            )
 
     async def sweep(self, dead_boots: list[str]) -> None:
         """Remove what dead workers of the same stack left. Raises RuntimeUnavailable."""

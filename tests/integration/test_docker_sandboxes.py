@@ -221,6 +221,29 @@ async def test_what_is_done_from_outside_is_not_the_functions_fault(
     assert not containers(directory)
 
 
+async def test_what_is_killed_while_it_starts_is_not_the_functions_fault(
+    bench: Bench, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(bench.runtime, DockerRuntime)
+    engine = bench.runtime._engine
+    inspect = engine.inspect
+
+    async def killing(container: str) -> Any:
+        monkeypatch.setattr(engine, "inspect", inspect)
+        sockets = Path(f"/proc/{(await inspect(container))['State']['Pid']}/net/unix")
+
+        async def connected() -> bool:
+            return f"{directory}/w/func-" in sockets.read_text()
+
+        await eventually("the shim has connected", connected, 60)
+        await asyncio.to_thread(docker, "kill", container)
+        return await inspect(container)
+
+    monkeypatch.setattr(engine, "inspect", killing)
+    with pytest.raises(RuntimeUnavailable, match=r"somebody else|did not come up"):
+        await bench.run(bench.spec("python", functions.SLEEP["python"]))
+
+
 async def test_a_missing_image_is_named_with_its_cure(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
