@@ -152,6 +152,8 @@ class Soaked:
     reruns: int = 0
     versions: int = 0
     kills: int = 0
+    given_up: int = 0
+    """Calls that were killed twice, which ends them."""
     wrong: list[str] = field(default_factory=list)
     """Replies that are not what was asked for."""
     samples: list[Sample] = field(default_factory=list)
@@ -290,6 +292,10 @@ class Soak:
         _, status, code = WANTED[do]
         error = record.get("error") or {}
         said = (record["status"], error.get("code", ""))
+        if said == ("DEAD_LETTERED", "PLATFORM_ERROR") and record["attempt"] == 2:
+            # Lost for the second time, while it was alone: it is given up, with its reason.
+            self.soaked.given_up += 1
+            return "" if _was_killed(error["message"]) else error["message"]
         if said != (status, code):
             return f"{said} after {record['attempt']} attempts: {error.get('message', '')[:300]}"
         version = int(record["function_version"])
@@ -366,6 +372,11 @@ class Soak:
         return directories(self._layout)
 
 
+def _was_killed(message: str) -> bool:
+    """Whether an error says what we have done."""
+    return "somebody else" in message or "exit code 137" in message
+
+
 def containers(stack: str, *, functions_only: bool = False) -> list[str]:
     """The ids of a stack's containers."""
     command = ["docker", "ps", "-aq", "--no-trunc", "--filter", f"label=faas.stack={stack}"]
@@ -418,6 +429,7 @@ def lines(soaked: Soaked) -> Iterator[str]:
     yield f"| versions changed | {soaked.versions} |"
     yield f"| sandboxes killed from outside | {soaked.kills} |"
     yield f"| calls that were started again | {soaked.reruns} |"
+    yield f"| calls that ended because they were killed twice | {soaked.given_up} |"
     yield f"| wrong results | {len(soaked.wrong)} |"
     for part in PARTS:
         first = statistics.median(one.rss[part] for one in soaked.samples[: len(later) // 2 or 1])

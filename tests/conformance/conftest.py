@@ -106,9 +106,10 @@ class Bench:
         payload: bytes = b"null",
         timeout_s: float = 60,
         payload_type: str = "application/json",
+        invocation_id: str = "inv-1",
     ) -> Assignment:
         return Assignment(
-            invocation_id="inv-1",
+            invocation_id=invocation_id,
             attempt=2,
             spec=spec,
             function_name="tried",
@@ -131,13 +132,14 @@ class Bench:
         payload: bytes = b"null",
         timeout_s: float = 60,
         payload_type: str = "application/json",
+        invocation_id: str = "inv-1",
     ) -> Ran:
         failure = await self.built(spec)
         if failure is not None:
             return Ran(Verdict(failure=failure))
         lines: list[Line] = []
         verdict = await self.runtime.execute(
-            self.assignment(spec, payload, timeout_s, payload_type), lines.append
+            self.assignment(spec, payload, timeout_s, payload_type, invocation_id), lines.append
         )
         return Ran(verdict, lines)
 

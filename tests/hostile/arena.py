@@ -50,6 +50,7 @@ class Arena:
         self.bench = Bench(runtime, directory / "functions")
         self._directory = directory
         self._neighbour = self.bench.spec("python", NEIGHBOUR, memory_mb=64)
+        self._owners = {self._neighbour.function_id}
         self._served = 0
         self._go: dict[str, FunctionSpec] = {}
 
@@ -83,7 +84,8 @@ class Arena:
     async def attack(self, spec: FunctionSpec, timeout_s: float, payload: bytes = b"null") -> Ran:
         """Run a hostile function; longer than anything may take is an error of ours."""
         async with asyncio.timeout(timeout_s + 120):
-            return await self.bench.run(spec, payload, timeout_s)
+            invocation_id = f"inv-{uuid4()}"
+            return await self.bench.run(spec, payload, timeout_s, invocation_id=invocation_id)
 
     async def falls_silent(self) -> None:
         """Wait until a sandbox that prints without being asked is read no more."""
@@ -96,9 +98,13 @@ class Arena:
 
         await eventually("the worker reads no more", silent)
 
-    async def nothing_is_left(self, *kept: FunctionSpec) -> None:
-        """Wait until nothing is there but the neighbour's sandbox, and those of `kept`."""
-        owners = {spec.function_id for spec in (self._neighbour, *kept)} if self.warm else set()
+    def keep(self, spec: FunctionSpec) -> None:
+        """This function's sandbox may stay."""
+        self._owners.add(spec.function_id)
+
+    async def nothing_is_left(self) -> None:
+        """Wait until nothing is there but the sandboxes of the neighbour and of what is kept."""
+        owners = self._owners if self.warm else set()
 
         async def clean() -> bool:
             return not await self._left(owners)

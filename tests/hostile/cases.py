@@ -5,10 +5,12 @@ in the process runtime; what ends by a limit of memory, processes or files, and 
 denied, takes a container.
 """
 
+from dataclasses import replace
+
 from faas.v1.invocation_pb2 import Invocation
 from tests.conformance import functions
 from tests.conformance.functions import go, go_program
-from tests.hostile.table import COMPLETED, Case, End, Table
+from tests.hostile.table import COMPLETED, LANGUAGES, Cannot, Case, End, Table
 
 SECONDS = 1.5
 """What a function gets that would never end."""
@@ -188,10 +190,15 @@ OUTPUT = Table(
             flood("stdout", "\\n\\n\\n\\n\\n\\n\\n"), FLOODED, truncates=True
         ),
         "2 MB of log": Case(
-            printed("a word and another\\n", 1 << 17), WELL, keeps_sandbox=True, truncates=True
+            printed("a word and another\\n", 1 << 17), WELL, keeps_sandbox=LANGUAGES, truncates=True
         ),
         "a million empty lines": Case(
-            printed("\\n", 1 << 20), WELL, keeps_sandbox=True, truncates=True
+            printed("\\n", 1 << 20), WELL, keeps_sandbox=LANGUAGES, truncates=True
+        ),
+        "what a terminal or a header would obey": Case(
+            printed("\\x1b[2J\\x1b]0;title\\x07\\r\\nSet-Cookie: a=b\\r\\n", 1),
+            End(COMPLETED, prints="Set-Cookie: a=b"),
+            keeps_sandbox=LANGUAGES,
         ),
         "a result over the cap": Case(functions.HUGE, TOO_LARGE),
         "bytes over the cap": Case(functions.HUGE_RAW, TOO_LARGE),
@@ -389,3 +396,168 @@ exports.handler = (p) => {
     ),
 }
 """Goes on printing when it has answered null."""
+
+# --- Limits: containers only ---------------------------------------------------------------
+
+NO_MEMORY = End(Invocation.OUT_OF_MEMORY, 137, "128 MiB of memory were used up")
+NO_SPACE = End(Invocation.FUNCTION_ERROR, says="space left on device")
+BOMB = {
+    "python": "import gzip\n\nMEMBER = gzip.compress(bytes(1 << 20))\n\ndef handler(p):\n"
+    "    return len(gzip.decompress(MEMBER * 1024))\n",
+    "node": "const zlib = require('zlib');\n"
+    "const member = zlib.gzipSync(Buffer.alloc(1 << 20));\n"
+    "exports.handler = () => zlib.gunzipSync(Buffer.concat(Array(1024).fill(member))).length;\n",
+    "go": go(
+        "var member bytes.Buffer\n\twriter := gzip.NewWriter(&member)\n"
+        "\twriter.Write(make([]byte, 1<<20))\n\twriter.Close()\n"
+        "\treader, err := gzip.NewReader(bytes.NewReader(bytes.Repeat(member.Bytes(), 1024)))\n"
+        "\tif err != nil {\n\t\treturn nil, err\n\t}\n"
+        "\tall, err := io.ReadAll(reader)\n\treturn len(all), err",
+        "bytes",
+        "compress/gzip",
+        "io",
+    ),
+}
+FULL_TMP = {
+    "python": "def handler(p):\n    with open('/tmp/full', 'wb', 0) as file:\n"
+    "        while True: file.write(bytes(1 << 20))\n",
+    "node": "const fs = require('fs');\nexports.handler = () => {"
+    " const file = fs.openSync('/tmp/full', 'w');"
+    " for (;;) fs.writeSync(file, Buffer.alloc(1 << 20)); };\n",
+    "go": go(
+        'file, err := os.Create("/tmp/full")\n\tfor err == nil {\n'
+        "\t\t_, err = file.Write(make([]byte, 1<<20))\n\t}\n\treturn nil, err",
+        "os",
+    ),
+}
+MANY_FILES = {
+    "python": "import itertools\n\ndef handler(p):\n"
+    "    for n in itertools.count(): open(f'/tmp/{n}', 'w').close()\n",
+    "node": "const fs = require('fs');\nexports.handler = () => {"
+    " for (let n = 0; ; n++) fs.closeSync(fs.openSync(`/tmp/${n}`, 'w')); };\n",
+    "go": go(
+        'for n := 0; ; n++ {\n\t\tfile, err := os.Create(fmt.Sprint("/tmp/", n))\n'
+        "\t\tif err != nil {\n\t\t\treturn nil, err\n\t\t}\n\t\tfile.Close()\n\t}",
+        "fmt",
+        "os",
+    ),
+}
+# The shell says that it cannot, and its parent says what it said.
+SHELL_BOMB = "while :; do sleep 60 >/dev/null 2>&1 & done"
+FORK_BOMB = {
+    "python": "import os\n\ndef handler(p):\n    while True: os.fork()\n",
+    "node": "const { spawnSync } = require('child_process');\nexports.handler = () => {"
+    f" throw new Error(spawnSync('sh', ['-c', '{SHELL_BOMB}'],"
+    " { stdio: ['ignore', 'ignore', 'pipe'] }).stderr); };\n",
+    "go": go(
+        f'said, _ := exec.Command("sh", "-c", "{SHELL_BOMB}").CombinedOutput()'
+        "\n\treturn nil, errors.New(string(said))",
+        "errors",
+        "os/exec",
+    ),
+}
+MANY_THREADS = {
+    "python": "import threading, time\n\ndef handler(p):\n    for _ in range(100_000):\n"
+    "        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n",
+    "node": Cannot("a thread of Node is an engine of its own: memory ends long before threads"),
+    "go": go(
+        "for range [100000]int{} {\n\t\tgo func() {\n\t\t\truntime.LockOSThread()\n"
+        "\t\t\ttime.Sleep(time.Minute)\n\t\t}()\n\t}\n\ttime.Sleep(time.Minute)\n"
+        "\treturn nil, nil",
+        "runtime",
+        "time",
+    ),
+}
+MANY_DESCRIPTORS = {
+    "python": "import os\n\ndef handler(p):\n    while True: os.open('/dev/null', os.O_RDONLY)\n",
+    "node": "const fs = require('fs');\n"
+    "exports.handler = () => { for (;;) fs.openSync('/dev/null'); };\n",
+    "go": go(
+        'for {\n\t\tif _, err := os.Open("/dev/null"); err != nil {\n'
+        "\t\t\treturn nil, err\n\t\t}\n\t}",
+        "os",
+    ),
+}
+EXIT_137 = {language: source.replace("7", "137") for language, source in functions.EXIT.items()}
+SEGFAULT = {
+    "python": "import os, signal\n\ndef handler(p):\n    os.kill(os.getpid(), signal.SIGSEGV)\n"
+    "    signal.pause()\n",
+    "node": "exports.handler = async () => { process.kill(process.pid, 'SIGSEGV');"
+    " await new Promise(() => setInterval(() => {}, 1000)); };\n",
+    "go": go(
+        "address := uintptr(len(payload)) << 40\n\treturn *(*int)(unsafe.Pointer(address)), nil",
+        "unsafe",
+    ),
+}
+KILL_INIT = {
+    "python": "import os, signal\n\ndef handler(p):\n    os.kill(1, signal.SIGKILL)\n"
+    "    os.kill(1, signal.SIGTERM)\n    signal.pause()\n",
+    "node": "exports.handler = async () => { process.kill(1, 'SIGKILL');"
+    " process.kill(1, 'SIGTERM');"
+    " await new Promise(() => setInterval(() => {}, 1000)); };\n",
+    "go": go(
+        "syscall.Kill(1, syscall.SIGKILL)\n\tsyscall.Kill(1, syscall.SIGTERM)\n"
+        "\ttime.Sleep(time.Minute)\n\treturn nil, nil",
+        "syscall",
+        "time",
+    ),
+}
+STDIN = {
+    "python": "import sys\n\ndef handler(p):\n    return sys.stdin.read()\n",
+    "node": "exports.handler = () => require('fs').readFileSync(0, 'utf8');\n",
+    "go": go(
+        "all, err := io.ReadAll(os.Stdin)\n\treturn string(all), err",
+        "io",
+        "os",
+    ),
+}
+
+
+def failed(says: str) -> End:
+    """It raised."""
+    return End(Invocation.FUNCTION_ERROR, says=says)
+
+
+GO_DIES = End(Invocation.FUNCTION_CRASHED, 2, "exited with code 2")
+
+LIMITS = Table(
+    {
+        "a memory hog": Case(functions.MEMORY, NO_MEMORY),
+        "a decompression bomb": Case(BOMB, NO_MEMORY),
+        "a full /tmp": Case(FULL_TMP, NO_SPACE, keeps_sandbox=LANGUAGES),
+        "more files than /tmp takes": Case(MANY_FILES, NO_SPACE, keeps_sandbox=LANGUAGES),
+        "a fork bomb": Case(
+            FORK_BOMB,
+            {
+                "python": failed("Resource temporarily unavailable"),
+                "node": failed("can't fork"),
+                "go": failed("can't fork"),
+            },
+        ),
+        "100,000 threads": Case(
+            MANY_THREADS,
+            {
+                "python": failed("can't start new thread"),
+                "go": replace(GO_DIES, prints="failed to create new OS thread"),
+            },
+            keeps_sandbox=("python",),
+        ),
+        "all descriptors": Case(
+            MANY_DESCRIPTORS, failed("oo many open files"), keeps_sandbox=LANGUAGES
+        ),
+        "an exception": Case(functions.RAISE, failed("lost"), keeps_sandbox=LANGUAGES),
+        "exit with 137": Case(EXIT_137, killed(9)),
+        "a segmentation fault": Case(
+            SEGFAULT,
+            {
+                "python": killed(11),
+                "node": killed(11),
+                "go": replace(GO_DIES, prints="fault"),
+            },
+        ),
+        "a syntax error": Case(functions.BROKEN, failed(""), alone=True),
+        "its init killed": Case(KILL_INIT, killed(15)),
+        # It is at its end at once, so nothing can be blocked on it.
+        "reading stdin": Case(STDIN, WELL, keeps_sandbox=LANGUAGES),
+    }
+)

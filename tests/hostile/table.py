@@ -6,7 +6,7 @@ compiling each would take longer than all the attacks together.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import pytest
@@ -51,8 +51,8 @@ class Case:
     timeout_s: float = 60
     handler: str | None = None
     memory_mb: int = 128
-    keeps_sandbox: bool = False
-    """It does no more harm than any function: its sandbox may serve its next call."""
+    keeps_sandbox: Collection[str] = ()
+    """The languages in which it does its sandbox no harm, which serves its next call."""
     truncates: bool = False
     """What it printed was cut."""
     alone: bool = False
