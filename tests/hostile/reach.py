@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from tests.conformance.functions import go
 from tests.hostile.table import LANGUAGES, Cannot
 
-SECRET = "nobody-elses-9f2d"
+PARTS = ("nobody-elses", "9f2d")
+SECRET = "-".join(PARTS)
+"""The probes put it together: their own code does not hold it."""
 NEIGHBOUR = f"""
 import os
 
@@ -27,10 +29,7 @@ DENIED: Mapping[str, str | Mapping[str, str | Cannot]] = {
     "write /etc/evil": "EROFS",
     "write /app/function/evil": "EROFS",
     "write /run/faas/evil": "EROFS",
-    "write /sys/fs/cgroup/memory/memory.limit_in_bytes": "EROFS",
     "write /proc/sys/kernel/core_pattern": "EROFS",
-    "write /proc/sysrq-trigger": "EROFS",
-    "read /proc/kcore": "EACCES",
     "read /var/run/docker.sock": "ENOENT",
     "read /dev/mem": "ENOENT",
     # The host on its bridge, a cloud's metadata, somebody on the internet: it has no network.
@@ -39,7 +38,7 @@ DENIED: Mapping[str, str | Mapping[str, str | Cannot]] = {
     "connect 192.0.2.1:443": "ENETUNREACH",
     # Its own loopback is nobody else's.
     "connect 127.0.0.1:6379": "ECONNREFUSED",
-    "setuid": {"python": "EPERM", "node": "EPERM", "go": "EPERM"},
+    "setuid": {"python": "EPERM", "node": Cannot("Node refuses it before it asks"), "go": "EPERM"},
     "raw socket": {"python": "EPERM", "node": NO_CALLS, "go": "EPERM"},
     "mount": {"python": "EPERM", "node": NO_CALLS, "go": "EPERM"},
     "chroot": {"python": "EPERM", "node": NO_CALLS, "go": "EPERM"},
@@ -73,6 +72,7 @@ PYTHON = f"""
 import ctypes, errno, glob, os, resource, socket
 
 libc = ctypes.CDLL(None, use_errno=True)
+SECRET = "-".join({PARTS}).encode()
 
 def attempt(action):
     try:
@@ -99,7 +99,7 @@ def secrets():
     for pattern in ("/app/**", "/run/**", "/tmp/**", "/proc/[0-9]*/environ", "/dev/shm/**"):
         for path in glob.glob(pattern, recursive=True):
             try:
-                if os.path.isfile(path) and b"{SECRET}" in open(path, "rb").read():
+                if os.path.isfile(path) and SECRET in open(path, "rb").read():
                     yield path
             except OSError:
                 continue
@@ -163,7 +163,7 @@ function* files(directory) {{
 function holds(name) {{
   try {{
 
-    return fs.readFileSync(name).includes('{SECRET}');
+    return fs.readFileSync(name).includes({list(PARTS)}.join('-'));
   }} catch {{
     return false;
   }}
@@ -178,7 +178,6 @@ exports.handler = async () => {{
     found['read ' + name] = attempt(() => fs.closeSync(fs.openSync(name)));
   }}
   for (const address of {of("connect")}) found['connect ' + address] = await connect(address);
-  found['setuid'] = attempt(() => process.setuid(0));
   const seen = fs.readdirSync('/proc').filter((name) => /^\\d+$/.test(name));
   const all = ['/app', '/run', '/tmp', '/dev/shm'].flatMap((name) => [...files(name)]);
   all.push(...seen.map((name) => `/proc/${{name}}/environ`));
@@ -220,10 +219,10 @@ GO = (
 	found["ptrace"] = said(syscall.PtraceAttach({FAR}))
 	limit := syscall.Rlimit{{Cur: 4096, Max: 4096}}
 	found["raise its limits"] = said(syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit))
-	secrets := []string{{}}
+	secrets, secret := []string{{}}, []byte(strings.Join({_strings(list(PARTS))}, "-"))
 	look := func(path string) {{
 		content, _ := os.ReadFile(path)
-		if bytes.Contains(content, []byte("{SECRET}")) {{
+		if bytes.Contains(content, secret) {{
 			secrets = append(secrets, path)
 		}}
 	}}
