@@ -26,6 +26,18 @@ def handler(payload, context):
     print("begun", flush=True)
     time.sleep(100)
 """
+BROKEN_GO = """package main
+
+import (
+	"context"
+	"encoding/json"
+)
+
+func Handler(ctx context.Context, payload json.RawMessage) (any, error) {
+	return nowhere, nil
+}
+"""
+COMPILED_MS = 300_000  # the first time the standard library is compiled as well
 FAILS = "def handler(payload, context):\n    raise ValueError(payload)\n"
 
 
@@ -276,3 +288,15 @@ def test_a_filter_is_read_by_the_server_and_refused_at_its_field(tab, stack):
     expect(page.get_by_role("row")).to_have_count(3)
     field.fill('function_name = "nobody"')
     expect(page.get_by_role("heading", name="No invocation matches")).to_be_visible()
+
+
+def test_what_does_not_compile_is_shown_with_the_compilers_words(tab, stack):
+    stack.create("ui-broken-go", BROKEN_GO, runtime="go")
+    page = tab.open("functions/ui-broken-go")
+    said = page.get_by_label("What the compiler says")
+    expect(said).to_contain_text("undefined: nowhere", timeout=COMPILED_MS)
+    expect(page.get_by_role("alert")).to_contain_text("v1 does not compile")
+    assert tab.axe() == []
+    page.get_by_role("link", name="Functions", exact=True).first.click()
+    row = page.get_by_role("row").filter(has_text="ui-broken-go")
+    expect(row).to_contain_text("Does not compile")

@@ -1,4 +1,4 @@
-import type { InvocationStatus, Worker } from "../api/client";
+import type { Fn, InvocationStatus, Worker } from "../api/client";
 
 const WORDS: Record<string, string> = {
   PENDING: "Pending",
@@ -18,6 +18,17 @@ export const hasEnded = (status: InvocationStatus) => status !== "PENDING" && st
 
 export const statusWord = (status: string) =>
   WORDS[status] ?? status.toLowerCase().replaceAll("_", " ");
+
+/** Whether a version can run; nothing where it can. */
+export function BuildState({ state }: { state: Fn["state"] }) {
+  if (state !== "BUILDING" && state !== "FAILED") return null;
+  return (
+    <span className="status" data-status={state}>
+      <span className="dot" aria-hidden="true" />
+      {state === "BUILDING" ? "Building" : "Does not compile"}
+    </span>
+  );
+}
 
 export function Status({ status }: { status: InvocationStatus | Worker["state"] }) {
   return (

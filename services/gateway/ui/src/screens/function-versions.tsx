@@ -4,6 +4,7 @@ import * as format from "../format";
 import { useLive, useNow } from "../live";
 import { Editor } from "../parts/editor";
 import { Empty, Failure, Loading } from "../parts/notice";
+import { BuildState } from "../parts/status";
 import type { Of } from "./function";
 import { readText } from "./function-code";
 
@@ -39,6 +40,7 @@ export function Versions({ fn }: Of) {
                 <span className="faint small" title={format.moment(version.created_at)}>
                   {format.ago(version.created_at, now)}
                 </span>
+                <BuildState state={version.state} />
                 <span className="faint small mono">{version.code_sha256.slice(0, 10)}</span>
               </button>
             </li>

@@ -5,6 +5,7 @@ import { useLive, useNow } from "../live";
 import { Dialog } from "../parts/dialog";
 import { Icon } from "../parts/icons";
 import { Command, Copy, Failure, Loading, invokeCommand } from "../parts/notice";
+import { BuildState } from "../parts/status";
 import { go, href } from "../router";
 import { Activity } from "./function-activity";
 import { Code } from "./function-code";
@@ -30,7 +31,7 @@ export function FunctionScreen({ name, tab }: { name: string; tab: string }) {
   const { data, error, refresh } = useLive(
     `function/${name}`,
     (signal) => get("/functions/{function_id}", { path: { function_id: name }, signal }),
-    5000,
+    (fn) => (fn.state === "BUILDING" ? 1000 : 5000),
   );
   if (!data) return error ? <Failure error={error} /> : <Loading rows={5} />;
   const shown = tab in TABS ? tab : "code";
@@ -38,6 +39,7 @@ export function FunctionScreen({ name, tab }: { name: string; tab: string }) {
   return (
     <>
       <Head fn={data} gone={error instanceof ApiError && error.status === 404} />
+      <Build fn={data} />
       <nav className="tabs" aria-label="Parts of the function">
         {Object.entries(TABS).map(([id, title]) => (
           <a
@@ -55,6 +57,29 @@ export function FunctionScreen({ name, tab }: { name: string; tab: string }) {
       {shown === "schedules" && <Schedules key={data.id} {...of} />}
       {shown === "settings" && <Settings key={data.id} {...of} />}
     </>
+  );
+}
+
+/** Why its latest version cannot run, or not yet. */
+function Build({ fn }: { fn: Fn }) {
+  if (fn.state === "BUILDING")
+    return (
+      <p className="build" role="status">
+        <BuildState state={fn.state} />{" "}
+        <span className="muted">
+          v{fn.version} is being compiled; what is invoked meanwhile waits.
+          {fn.state_reason && ` ${fn.state_reason}`}
+        </span>
+      </p>
+    );
+  if (fn.state !== "FAILED") return null;
+  return (
+    <div className="failure build" role="alert">
+      <p className="failure-title">v{fn.version} does not compile. Calls of it fail.</p>
+      <pre className="stack" tabIndex={0} aria-label="What the compiler says">
+        {fn.state_reason}
+      </pre>
+    </div>
   );
 }
 

@@ -5,6 +5,7 @@ import { useNow, usePaged } from "../live";
 import { Icon } from "../parts/icons";
 import { useSettled } from "../parts/lines";
 import { Command, Empty, Failure, Loading, quoted } from "../parts/notice";
+import { BuildState } from "../parts/status";
 import { VirtualTable, type Column } from "../parts/virtual";
 import { href, replaceQuery, type Route } from "../router";
 
@@ -31,6 +32,7 @@ function columns(now: number): Column<Fn>[] {
           <a className="row-link" href={href("functions", fn.name)}>
             {fn.name}
           </a>
+          <BuildState state={fn.state} />
           <span className="faint truncate">{fn.description}</span>
         </>
       ),
