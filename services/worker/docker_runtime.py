@@ -132,12 +132,15 @@ class DockerRuntime:
         """Run it in a sandbox that nobody else uses. Raises RuntimeUnavailable."""
         started = time.monotonic()
         said = LastWords(on_line)
-        if self._warm is None:
-            return await self._run_once(assignment, said, started)
         try:
+            if self._warm is None:
+                return await self._run_once(assignment, said, started)
             return await self._run_warm(self._warm, assignment, said, started)
         except StillBorn as error:
             return Verdict(error.failure, startup_s=time.monotonic() - started)
+        except RuntimeUnavailable:
+            await self._ask_again()
+            raise
 
     async def close(self) -> None:
         """Nothing of this boot is left."""
@@ -201,6 +204,17 @@ class DockerRuntime:
                 if runtime in self._images or not self._images:
                     log.warning("a runtime's image is not there", image=reference)
         self._images = found
+
+    async def _ask_again(self) -> None:
+        """Have no images while the engine is away.
+
+        So offers are declined, which costs them no start, until `_tend` finds it again.
+        """
+        try:
+            await self._look_for_images()
+        except (EngineAway, EngineError) as error:
+            log.warning("the engine cannot be asked", reason=str(error))
+            self._images = {}
 
     async def _tend(self) -> None:
         while True:

@@ -2,12 +2,14 @@
 
 import asyncio
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from faas.json_values import to_python
 from faas.v1.invocation_pb2 import Invocation
+from tests.faults.engine import Engine, running_engine
 from tests.mesh import Mesh, eventually
 
 pytestmark = pytest.mark.docker
@@ -23,6 +25,9 @@ def handler(payload, context):
 """
 
 
+DOCKER = {"runtime": "docker", "network": "none"}
+
+
 @pytest.fixture
 async def docker_mesh(mesh: Mesh, docker_engine: Path) -> AsyncIterator[Mesh]:
     """Services, and a worker whose functions run in containers without a network."""
@@ -33,8 +38,7 @@ async def docker_mesh(mesh: Mesh, docker_engine: Path) -> AsyncIterator[Mesh]:
 
 
 async def start_worker(mesh: Mesh, engine: Path) -> None:
-    settings = {"runtime": "docker", "network": "none", "sandboxes": "one-shot"}
-    await mesh.start("worker-1", docker_socket=engine, **settings)
+    await mesh.start("worker-1", docker_socket=engine, **DOCKER, sandboxes="one-shot")
 
 
 async def containers(mesh: Mesh) -> list[str]:
@@ -90,3 +94,39 @@ async def test_a_killed_worker_leaves_no_container_and_its_work_is_done(
     ended = await docker_mesh.get(record.id, wait_s=120)
     assert (ended.status, ended.attempt) == (Invocation.COMPLETED, 2)
     assert before not in await containers(docker_mesh)
+
+
+@pytest.fixture
+def own_engine(docker_engine: Path) -> Iterator[Engine]:
+    """An engine that may be killed, with the images of the one that is there."""
+    assert docker_engine
+    with running_engine() as engine:
+        yield engine
+
+
+@pytest.mark.parametrize("sandboxes", ["one-shot", "warm"])
+async def test_a_killed_engine_is_not_blamed_on_the_function(
+    mesh: Mesh, own_engine: Engine, sandboxes: str
+) -> None:
+    await mesh.start("functions", "invocations", lost_backoff_s=0.2)
+    settings = {**DOCKER, "sandboxes": sandboxes, "prewarmed": 0}
+    await mesh.start("worker-1", docker_socket=own_engine.socket, **settings)
+    record = await begun(mesh)
+    await asyncio.to_thread(own_engine.kill)
+    # Nothing can run now, and what is accepted waits.
+    await mesh.create("echo")
+    waits = await mesh.invoke("echo", "meanwhile")
+    await asyncio.to_thread(own_engine.start)
+    for accepted, value in ((record, 2), (waits, "meanwhile")):
+        ended = await mesh.get(accepted.id, wait_s=240)
+        outcomes = mesh.rows("SELECT attempt, outcome, error FROM attempts ORDER BY attempt")
+        assert ended.status == Invocation.COMPLETED, (ended.error, outcomes)
+        assert to_python(ended.result) == value
+    assert {row["outcome"] for row in outcomes} <= {"abandoned", "lost", "completed"}
+    assert await mesh.stop("worker-1") == 0
+
+    async def nothing_is_left() -> bool:
+        return not (await asyncio.to_thread(own_engine.docker, "ps", "-aq")).split()
+
+    await eventually("no container is left", nothing_is_left, 60)
+    assert not list((mesh.directory / "work").glob("func-*/*"))
