@@ -58,8 +58,6 @@ class Weather:
     clients: int = 16
     away_s: tuple[float, float] = (0.5, 9.0)
     """For how long something is away."""
-    pause_s: float = 3.0
-    """Between a client's calls at the most: what is measured is not a backlog."""
 
 
 @dataclass
@@ -154,7 +152,7 @@ async def rage(stack: Stack, seed: int, weather: Weather) -> Storm:
         clients=weather.clients,
         replicas=REPLICAS[:2],
         cancels=0.03,
-        pause_s=weather.pause_s,
+        follows=True,
     )
     await stack.start("invocations-2")
     await stack.create(KILLER_NAME, KILLER)

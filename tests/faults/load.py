@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 
 from faas.v1.invocation_pb2 import Invocation
-from faas.v1.invocation_service_pb2 import CancelInvocationRequest
+from faas.v1.invocation_service_pb2 import CancelInvocationRequest, GetInvocationRequest
 from faas.v1.invocation_service_pb2_grpc import InvocationServiceStub
 from tests.faults.ledger import Ledger
 from tests.faults.stack import REPLICAS, Stack
@@ -41,16 +41,17 @@ class Load:
         clients: int,
         replicas: tuple[str, ...] = REPLICAS[:1],
         cancels: float = 0.0,
-        pause_s: float = 0.0,
+        follows: bool = False,
     ) -> None:
         """Call any of `replicas`, and cancel this share of what they accept.
 
-        Between a client's calls are up to `pause_s`.
+        With `follows` each client sees its call end before it makes the next: then
+        nothing is behind what it sees but the faults.
         """
         self._stack = stack
         self._replicas = replicas
         self._cancels = cancels
-        self._pause_s = pause_s
+        self._follows = follows
         self._ledger = ledger
         self._rng = rng
         self._clients = clients
@@ -140,7 +141,20 @@ class Load:
                 await self._cancel(self.accepted(f"{self.prefix}-{number}-{count}"))
             if not waits:
                 await asyncio.sleep(self._rng.uniform(0.05, 0.3))
-            await asyncio.sleep(self._rng.uniform(0, self._pause_s))
+            if self._follows:
+                await self._follow(self.accepted(f"{self.prefix}-{number}-{count}"))
+
+    async def _follow(self, invocation_id: str) -> None:
+        """Look until it has ended, whoever is away meanwhile."""
+        while invocation_id not in self._ledger.seen:
+            stub = InvocationServiceStub(self._stack.channel(self._rng.choice(self._replicas)))
+            request = GetInvocationRequest(invocation_id=invocation_id)
+            request.wait.FromMilliseconds(int(WAIT_S * 1000))
+            try:
+                self.note(await stub.GetInvocation(request, timeout=2 * WAIT_S))
+            except grpc.aio.AioRpcError as error:
+                self.errors[error.code().name] += 1
+                await asyncio.sleep(AGAIN_S)
 
     async def _cancel(self, invocation_id: str) -> None:
         """Cancel it, unless it has ended, or nobody answers: then it is left alone."""
