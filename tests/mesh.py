@@ -181,7 +181,7 @@ class Mesh:
         names = [key async for key in self.redis.scan_iter(match=f"{QUEUE}*")]
         return not names
 
-    def command(self, part: str) -> list[str]:
+    def command(self, _name: str, part: str) -> list[str]:
         """How a part is run."""
         return [sys.executable, "-m", f"services.{part}"]
 
@@ -195,7 +195,7 @@ class Mesh:
         environment = {f"FAAS_{part.upper()}_{key.upper()}": str(v) for key, v in values.items()}
         with (self.directory / f"{name}.log").open("ab") as output:
             self.processes[name] = subprocess.Popen(
-                self.command(part),
+                self.command(name, part),
                 env={**self.environment(name), **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -88,7 +88,7 @@ async def instant_worker(stack: Stack, directory: Path) -> AsyncIterator[Instant
         spool=spool,
         legacies=(),
         concurrency=64,
-        heartbeat_interval_s=0.5,
+        heartbeat_interval_s=2.0,
         heartbeat_fresh_s=10,
     )
     working = asyncio.create_task(agent.run())

@@ -1,21 +1,28 @@
 """The faults, one function each: it does the damage, and ends it."""
 
 import asyncio
+import contextlib
 import json
+import os
 import random
 import shutil
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from shutil import which
 
 import grpc
 import grpc.aio
 
 from faas.v1.invocation_pb2 import Invocation
 from faas.v1.invocation_service_pb2 import CancelInvocationRequest
-from services.ids import new_uuid
+from services.ids import WORKER, new_uuid, show
+from services.worker.spool import verdicts_in
 from tests.faults.load import Load
-from tests.faults.stack import SERVICES, WORKERS, Stack
+from tests.faults.namespaces import namespace, run
+from tests.faults.stack import REPLICAS, SERVICES, WORKERS, Stack
+from tests.faults.wire import Wire
 from tests.mesh import QUEUE, eventually
 
 KILLER = """
@@ -65,6 +72,14 @@ class Fault:
     """Whether a call may fail even when it is made again once."""
     completes: bool = False
     """Whether all that was accepted must complete."""
+    needs: tuple[str, ...] = ()
+    """Commands without which it cannot be played; `root` stands for being root."""
+
+    def lacking(self) -> str:
+        """What it needs and is not here; "" if it can be played."""
+        commands = (need for need in self.needs if need != "root" and not which(need))
+        root = ["root"] if "root" in self.needs and os.geteuid() != 0 else []
+        return ", ".join([*root, *commands])
 
 
 FAULTS: list[Fault] = []
@@ -77,12 +92,14 @@ def fault(
     reruns: bool = True,
     hurts_clients: bool = True,
     completes: bool | None = None,
+    needs: tuple[str, ...] = (),
 ) -> Callable[[Inject], Inject]:
     """Make a row of it. What starts nothing twice completes everything, unless said."""
 
     def add(inject: Inject) -> Inject:
         all_complete = not reruns if completes is None else completes
-        FAULTS.append(Fault(name, inject, bound_s, reruns, hurts_clients, all_complete))
+        made = Fault(name, inject, bound_s, reruns, hurts_clients, all_complete, needs)
+        FAULTS.append(made)
         return inject
 
     return add
@@ -191,6 +208,23 @@ async def _(scene: Scene) -> None:
     await eventually("ten answers were lost", heard_at_last, 120)
 
 
+@fault("answers to verdicts lost, said again to another replica", reruns=False)
+async def _(scene: Scene) -> None:
+    stack, name, both = scene.stack, scene.any_worker(), ("invocations", "invocations-2")
+    await stack.start(both[1])
+    repeated = "a verdict changed nothing"
+    before = {replica: stack.log(replica).count(repeated) for replica in both}
+    async with asyncio.timeout(120):
+        while any(stack.log(replica).count(repeated) <= before[replica] for replica in both):
+            stack.arm(name, "deaf")
+            # By turns it leads to the one and to the other.
+            stack.wires["service"].reset()
+            await asyncio.sleep(0.5)
+    stack.disarm(name)
+    stack.signal(both[1], signal.SIGTERM)
+    await stack.died(both[1])
+
+
 @fault("worker stopped for longer than its lease, then goes on")
 async def _(scene: Scene) -> None:
     name = scene.any_worker()
@@ -234,6 +268,61 @@ async def _(scene: Scene) -> None:
     assert "No space left" in scene.stack.log(name)
     (scene.stack.directory / f"{name}.rig").unlink()
     await scene.stack.start(name)
+
+
+@fault("the disk of a worker's spool is full", reruns=False, needs=("root", "mount"))
+async def _(scene: Scene) -> None:
+    stack, name = scene.stack, scene.any_worker()
+    spool = stack.directory / name / "spool"
+    stack.signal(name, signal.SIGTERM)
+    await stack.died(name)
+    run("mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(spool))
+    try:
+        fill(spool / "filler")
+        stack.begin(name)
+        # It takes no work that it has no room for: it does not even begin.
+        await stack.died(name)
+        assert "No space left" in stack.log(name)
+        (spool / "filler").unlink()
+        await stack.start(name)
+        # Room for its verdicts is its own by now, however full the disk gets.
+        fill(spool / "filler")
+        await scene.load.reach(10)
+        stack.signal(name, signal.SIGTERM)
+        await stack.died(name)
+        assert not any(any(verdicts_in(file)) for file in spool.glob("*.spool"))
+    finally:
+        run("umount", "--lazy", str(spool))
+    await stack.start(name)
+
+
+def fill(file: Path) -> None:
+    """Write until the disk is full."""
+    with file.open("ab", buffering=0) as output, contextlib.suppress(OSError):
+        while True:
+            output.write(bytes(1 << 16))
+
+
+@fault("clocks of workers wrong by an hour", reruns=False, needs=("faketime",))
+async def _(scene: Scene) -> None:
+    stack = scene.stack
+    for name, shift in zip(WORKERS, ("+1h", "-1h"), strict=True):
+        stack.prefixes[name] = ["faketime", "--exclude-monotonic", "-f", shift]
+        stack.signal(name, signal.SIGTERM)
+        await stack.died(name)
+        await stack.start(name)
+    await scene.load.reach(12)
+    for name in WORKERS:
+        del stack.prefixes[name]
+        stack.signal(name, signal.SIGTERM)
+        await stack.died(name)
+        await stack.start(name)
+    # Every time in a record is PostgreSQL's.
+    wrong = stack.rows(
+        "SELECT id FROM invocations WHERE started_at < created_at OR completed_at < started_at"
+        " OR completed_at > clock_timestamp()"
+    )
+    assert wrong == []
 
 
 @fault("function that kills its worker", completes=True)
@@ -281,6 +370,21 @@ async def _(scene: Scene) -> None:
     wire = scene.stack.wires["redis"]
     wire.lose_reply(b"inv-")
     assert await asyncio.to_thread(wire.lost.wait, 60)
+
+
+@fault("messages in a list that nobody knows", bound_s=10, reruns=False)
+async def _(scene: Scene) -> None:
+    stack = scene.stack
+    for name in WORKERS:
+        stack.signal(name, signal.SIGSTOP)
+    await scene.load.reach(6)
+    nobodys = f"{QUEUE}:processing:{show(WORKER, new_uuid())}:{new_uuid()}"
+    moved = 0
+    while await stack.redis.lmove(QUEUE, nobodys, "RIGHT", "LEFT"):
+        moved += 1
+    assert moved
+    for name in WORKERS:
+        stack.signal(name, signal.SIGCONT)
 
 
 @fault("Redis killed", bound_s=10, reruns=False)
@@ -432,6 +536,29 @@ async def _(scene: Scene) -> None:
     scene.stack.wires["service"].cut(there=False)
     await asyncio.sleep(scene.long_s)
     scene.stack.wires["service"].mend()
+
+
+@fault("packets between a worker and the service dropped", needs=("root", "ip", "iptables"))
+async def _(scene: Scene) -> None:
+    stack, name = scene.stack, scene.any_worker()
+    with namespace() as inside:
+        wire = Wire.over_tcp(inside.outer, *(f"{stack.directory}/{one}.sock" for one in REPLICAS))
+        stack.prefixes[name] = inside.prefix
+        stack.own[name] = {"invocations_address": f"{inside.outer}:{wire.port}"}
+        stack.signal(name, signal.SIGTERM)
+        await stack.died(name)
+        await stack.start(name)
+        await scene.load.reach(6)
+        # Both ways, or one: nothing is refused and nothing is reset, it is just gone.
+        for chains in (("INPUT", "OUTPUT"), (scene.rng.choice(("INPUT", "OUTPUT")),)):
+            with inside.dropping(*chains):
+                await asyncio.sleep(scene.long_s)
+            await scene.load.reach(4)
+        del stack.prefixes[name], stack.own[name]
+        stack.signal(name, signal.SIGTERM)
+        await stack.died(name)
+        await stack.start(name)
+        wire.close()
 
 
 # Replicas

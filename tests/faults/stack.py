@@ -67,7 +67,7 @@ class Stack(Mesh):
         stack = cls(directory, postgres.url, valkey.url)
         stack.postgres, stack.valkey = postgres, valkey
         stack.settings = settings
-        stack.wires = {}
+        stack.wires, stack.prefixes, stack.own = {}, {}, {}
         stack.redis = Redis.from_url(valkey.url)
         return stack
 
@@ -75,6 +75,10 @@ class Stack(Mesh):
     valkey: Valkey
     settings: dict[str, dict[str, Any]]
     wires: dict[str, Wire]
+    prefixes: dict[str, list[str]]
+    """What a part is run under, by its name."""
+    own: dict[str, dict[str, object]]
+    """Settings that one part alone has, by its name."""
 
     async def up(self) -> None:
         """Start everything, and the function that the load calls."""
@@ -248,9 +252,10 @@ class Stack(Mesh):
                     raise
                 await asyncio.sleep(0.05)
 
-    def command(self, part: str) -> list[str]:
+    def command(self, name: str, part: str) -> list[str]:
         """Every part is rigged; unarmed, that changes nothing."""
-        return [sys.executable, "-m", "tests.faults.rigged", f"services.{part}"]
+        rigged = [sys.executable, "-m", "tests.faults.rigged", f"services.{part}"]
+        return [*self.prefixes.get(name, ()), *rigged]
 
     def environment(self, name: str) -> dict[str, str]:
         """With the rig's file."""
@@ -264,4 +269,4 @@ class Stack(Mesh):
         if part == "worker":
             needed["invocations_address"] = f"unix:{self.directory}/w.sock"
             needed["redis_url"] = f"unix://{self.directory}/r.sock"
-        return needed
+        return {**needed, **self.own.get(name, {})}

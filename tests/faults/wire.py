@@ -9,9 +9,29 @@ from pathlib import Path
 class Wire:
     """A unix socket in front of others; what is held back goes on when it is mended."""
 
+    _path: Path | None
+
     def __init__(self, path: Path, *targets: str) -> None:
         """Lead connections to `targets` by turns, past those that nobody listens on."""
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
         self._path = path
+        self._begin(listener, targets)
+
+    @classmethod
+    def over_tcp(cls, host: str, *targets: str) -> "Wire":
+        """The same on a free TCP port of `host`."""
+        wire = cls.__new__(cls)
+        wire._path = None
+        wire._begin(socket.create_server((host, 0)), targets)
+        return wire
+
+    @property
+    def port(self) -> int:
+        """The TCP port."""
+        return int(self._listener.getsockname()[1])
+
+    def _begin(self, listener: socket.socket, targets: tuple[str, ...]) -> None:
         self._targets = list(targets)
         self._there = threading.Event()
         self._back = threading.Event()
@@ -20,8 +40,7 @@ class Wire:
         self.lost = threading.Event()
         """Set when the reply that was to be lost was lost."""
         self.mend()
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
+        self._listener = listener
         self._listener.listen(64)
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -52,7 +71,8 @@ class Wire:
     def close(self) -> None:
         """End it."""
         self.mend()
-        self._path.unlink(missing_ok=True)
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
         self.reset()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
