@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -91,6 +92,13 @@ async def check(stack: Stack, ledger: Ledger, load: Load, prefix: str) -> Kept:
     )
 
 
+def _has_verdicts(file: Path) -> bool:
+    try:
+        return any(verdicts_in(file))
+    except FileNotFoundError:
+        return False  # told meanwhile, and removed
+
+
 def _rows(stack: Stack, prefix: str) -> list[dict[str, Any]]:
     with stack.connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(_ROWS, [prefix]).fetchall()
@@ -140,7 +148,7 @@ async def _check_clean(stack: Stack) -> None:
         return (
             not stack.sandboxes()
             and not stack.function_processes()
-            and not any(any(verdicts_in(file)) for file in spools)
+            and not any(map(_has_verdicts, spools))
         )
 
     await eventually("the queue and its lists are empty", lists_are_empty, 60)

@@ -1,6 +1,7 @@
 """Clients that call through a fault, and write down what they are told."""
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -14,7 +15,7 @@ from faas.v1.invocation_pb2 import Invocation
 from faas.v1.invocation_service_pb2 import CancelInvocationRequest, GetInvocationRequest
 from faas.v1.invocation_service_pb2_grpc import InvocationServiceStub
 from tests.faults.ledger import Ledger
-from tests.faults.stack import REPLICAS, Stack
+from tests.faults.stack import REPLICAS, SERVICES, Stack
 
 ENDED = (
     Invocation.COMPLETED,
@@ -27,6 +28,9 @@ ENDED = (
 WAIT_S = 5.0
 # A call that fails is made again after so long; more than once only counts as a failure.
 AGAIN_S = 1.0
+BACK_S = 30.0
+# The longest wait between two tries of a channel.
+RECONNECT_S = 2.5
 
 
 class Load:
@@ -115,6 +119,8 @@ class Load:
                 if tries > 1:
                     self._ledger.fail(request_id, f"{error.code().name} {error.details()}")
                 await asyncio.sleep(AGAIN_S)
+                if tries == 1:
+                    await self._back()
         self._ledger.accept(request_id, record.id)
         self.note(record)
 
@@ -143,6 +149,15 @@ class Load:
                 await asyncio.sleep(self._rng.uniform(0.05, 0.3))
             if self._follows:
                 await self._follow(self.accepted(f"{self.prefix}-{number}-{count}"))
+
+    async def _back(self) -> None:
+        """Wait until the services are there: what is asked of a repetition is not speed."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BACK_S):
+                for name in SERVICES:
+                    await self._stack.channel(name).channel_ready()
+                # And have found each other.
+                await asyncio.sleep(RECONNECT_S)
 
     async def _follow(self, invocation_id: str) -> None:
         """Look until it has ended, whoever is away meanwhile."""
