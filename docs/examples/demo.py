@@ -37,6 +37,7 @@ HERE = Path(__file__).resolve().parent
 BIN = Path(sys.executable).parent
 # Building images and, once, Go's standard library may be part of it.
 START_S = 600
+PHASES = ("duration", "queued", "assigned", "startup", "run", "report")
 WAIT_S = 120
 STOP_S = 60
 
@@ -189,19 +190,14 @@ def show(result: Any, invocation: dict[str, Any]) -> None:
 def measured_json(invocation: dict[str, Any]) -> None:
     """The metrics of a record in JSON, where they are names of any case."""
     metrics = invocation["metrics"]
-    seconds = {
-        name: float(metrics[name].removesuffix("s"))
-        for name in ("duration", "queued", "startup", "run")
-        if name in metrics
-    }
+    seconds = {name: float(metrics[name].removesuffix("s")) for name in PHASES if name in metrics}
     peak = metrics.get("peak_memory_bytes", metrics.get("peakMemoryBytes", 0))
     figures(seconds, int(peak))
 
 
 def measured(metrics: Any) -> None:
     """The metrics of a record as a message."""
-    names = ("duration", "queued", "startup", "run")
-    seconds = {name: getattr(metrics, name).ToTimedelta().total_seconds() for name in names}
+    seconds = {name: getattr(metrics, name).ToTimedelta().total_seconds() for name in PHASES}
     figures(seconds, metrics.peak_memory_bytes)
 
 

@@ -85,9 +85,11 @@ def _show_account(found: Explanation) -> None:
     table(["TIME", "AFTER", "ATTEMPT", "WHAT"], rows, {})
     print()
     cpu = seconds(found.cpu_time) if found.HasField("cpu_time") else "unknown"
+    load = f" (load {seconds(found.load)})" if found.HasField("load") else ""
     print(
-        f"waiting {seconds(found.waiting)}, startup {seconds(found.startup)},"
-        f" run {seconds(found.run)}, CPU {cpu}"
+        f"waiting {seconds(found.waiting)}, assigned {seconds(found.assigned)},"
+        f" startup {seconds(found.startup)}, run {seconds(found.run)}{load},"
+        f" report {seconds(found.report)}, CPU {cpu}"
     )
 
 

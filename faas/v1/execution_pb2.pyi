@@ -237,8 +237,8 @@ class Report(_message.Message):
         def error(self) -> _invocation_pb2.Invocation.Error: ...
         @_builtins.property
         def metrics(self) -> _invocation_pb2.Invocation.Metrics:
-            """`startup`, `run`, `cpu_time`, `peak_memory_bytes`, `start_kind`; the
-            service adds the rest.
+            """`assigned`, `startup`, `load`, `run`, `cpu_time`, `peak_memory_bytes`,
+            `start_kind`; the service adds the rest.
             """
 
         def __init__(

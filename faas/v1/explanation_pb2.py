@@ -28,7 +28,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66\x61\x61s/v1/explanation.proto\x12\x07\x66\x61\x61s.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x18\x66\x61\x61s/v1/invocation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc6\x01\n\x18\x45xplainInvocationRequest\x12\xa9\x01\n\rinvocation_id\x18\x01 \x01(\tB\x91\x01\xbaH\x8d\x01\xba\x01\x89\x01\n\rinvocation_id\x12$must be \'inv-\' and a lower-case UUID\x1aRthis.matches(\'^inv-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$\')\"\xe5\x03\n\x0b\x45xplanation\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12*\n\x06status\x18\x02 \x01(\x0e\x32\x1a.faas.v1.Invocation.Status\x12\x0f\n\x07summary\x18\x03 \x01(\t\x12(\n\x05steps\x18\x04 \x03(\x0b\x32\x19.faas.v1.Explanation.Step\x12\"\n\x08\x61ttempts\x18\x05 \x03(\x0b\x32\x10.faas.v1.Attempt\x12*\n\x07waiting\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07startup\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03run\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x63pu_time\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x1a\x86\x01\n\x04Step\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04what\x18\x03 \x01(\t\x12\x0b\n\x03why\x18\x04 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66\x61\x61s/v1/explanation.proto\x12\x07\x66\x61\x61s.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x18\x66\x61\x61s/v1/invocation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc6\x01\n\x18\x45xplainInvocationRequest\x12\xa9\x01\n\rinvocation_id\x18\x01 \x01(\tB\x91\x01\xbaH\x8d\x01\xba\x01\x89\x01\n\rinvocation_id\x12$must be \'inv-\' and a lower-case UUID\x1aRthis.matches(\'^inv-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$\')\"\xe6\x04\n\x0b\x45xplanation\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12*\n\x06status\x18\x02 \x01(\x0e\x32\x1a.faas.v1.Invocation.Status\x12\x0f\n\x07summary\x18\x03 \x01(\t\x12(\n\x05steps\x18\x04 \x03(\x0b\x32\x19.faas.v1.Explanation.Step\x12\"\n\x08\x61ttempts\x18\x05 \x03(\x0b\x32\x10.faas.v1.Attempt\x12*\n\x07waiting\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07startup\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03run\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x63pu_time\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x61ssigned\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04load\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06report\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x1a\x86\x01\n\x04Step\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04what\x18\x03 \x01(\t\x12\x0b\n\x03why\x18\x04 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,7 +40,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPLAININVOCATIONREQUEST']._serialized_start=159
   _globals['_EXPLAININVOCATIONREQUEST']._serialized_end=357
   _globals['_EXPLANATION']._serialized_start=360
-  _globals['_EXPLANATION']._serialized_end=845
-  _globals['_EXPLANATION_STEP']._serialized_start=711
-  _globals['_EXPLANATION_STEP']._serialized_end=845
+  _globals['_EXPLANATION']._serialized_end=974
+  _globals['_EXPLANATION_STEP']._serialized_start=840
+  _globals['_EXPLANATION_STEP']._serialized_end=974
 # @@protoc_insertion_point(module_scope)

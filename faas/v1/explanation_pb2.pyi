@@ -93,6 +93,9 @@ class Explanation(_message.Message):
     STARTUP_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
     CPU_TIME_FIELD_NUMBER: _builtins.int
+    ASSIGNED_FIELD_NUMBER: _builtins.int
+    LOAD_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
     invocation_id: _builtins.str
     status: _invocation_pb2.Invocation.Status.ValueType
     summary: _builtins.str
@@ -107,11 +110,11 @@ class Explanation(_message.Message):
 
     @_builtins.property
     def waiting(self) -> _duration_pb2.Duration:
-        """Of all starts together: due, but not started."""
+        """Of all starts together: due, but with no worker."""
 
     @_builtins.property
     def startup(self) -> _duration_pb2.Duration:
-        """Making sandboxes and loading code."""
+        """Getting sandboxes."""
 
     @_builtins.property
     def run(self) -> _duration_pb2.Duration:
@@ -120,6 +123,18 @@ class Explanation(_message.Message):
     @_builtins.property
     def cpu_time(self) -> _duration_pb2.Duration:
         """Absent if unknown."""
+
+    @_builtins.property
+    def assigned(self) -> _duration_pb2.Duration:
+        """With a worker that got the code ready and asked for the start."""
+
+    @_builtins.property
+    def load(self) -> _duration_pb2.Duration:
+        """Loading code, which is part of `run`. Absent: it was loaded already."""
+
+    @_builtins.property
+    def report(self) -> _duration_pb2.Duration:
+        """From answers to committed verdicts."""
 
     def __init__(
         self,
@@ -133,10 +148,13 @@ class Explanation(_message.Message):
         startup: _duration_pb2.Duration | None = ...,
         run: _duration_pb2.Duration | None = ...,
         cpu_time: _duration_pb2.Duration | None = ...,
+        assigned: _duration_pb2.Duration | None = ...,
+        load: _duration_pb2.Duration | None = ...,
+        report: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time", "run", b"run", "startup", b"startup", "waiting", b"waiting"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "cpu_time", b"cpu_time", "load", b"load", "report", b"report", "run", b"run", "startup", b"startup", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cpu_time", b"cpu_time", "invocation_id", b"invocation_id", "run", b"run", "startup", b"startup", "status", b"status", "steps", b"steps", "summary", b"summary", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "attempts", b"attempts", "cpu_time", b"cpu_time", "invocation_id", b"invocation_id", "load", b"load", "report", b"report", "run", b"run", "startup", b"startup", "status", b"status", "steps", b"steps", "summary", b"summary", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -202,8 +202,11 @@ class Invocation(_message.Message):
 
     @_typing.final
     class Metrics(_message.Message):
-        """What it cost. Durations are measured with monotonic clocks on the worker,
-        `queued` and `duration` by the database's clock.
+        """What it cost. `assigned`, `startup`, `load` and `run` are measured by the
+        worker's monotonic clock; `duration` by the database's; `queued` and
+        `report` are what of the database's time is left: `queued`, `assigned`,
+        `startup`, `run` and `report` follow one another, from being due to the
+        verdict.
         """
 
         DESCRIPTOR: _descriptor.Descriptor
@@ -215,21 +218,24 @@ class Invocation(_message.Message):
         CPU_TIME_FIELD_NUMBER: _builtins.int
         PEAK_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
         START_KIND_FIELD_NUMBER: _builtins.int
+        ASSIGNED_FIELD_NUMBER: _builtins.int
+        LOAD_FIELD_NUMBER: _builtins.int
+        REPORT_FIELD_NUMBER: _builtins.int
         peak_memory_bytes: _builtins.int
         """Most memory in use at once inside the sandbox. Absent if unknown."""
         start_kind: Global___Invocation.StartKind.ValueType
         @_builtins.property
         def duration(self) -> _duration_pb2.Duration:
-            """From acceptance to verdict."""
+            """From acceptance to verdict, all starts and what lay between them."""
 
         @_builtins.property
         def queued(self) -> _duration_pb2.Duration:
-            """From being due to the grant of the start."""
+            """From being due to a worker's taking it."""
 
         @_builtins.property
         def startup(self) -> _duration_pb2.Duration:
-            """From the grant to handing it to the function's code: fetching code,
-            building, making the sandbox.
+            """From the grant to handing it to the function's code: getting a sandbox,
+            as `start_kind` says.
             """
 
         @_builtins.property
@@ -239,6 +245,25 @@ class Invocation(_message.Message):
         @_builtins.property
         def cpu_time(self) -> _duration_pb2.Duration:
             """CPU time used inside the sandbox. Absent if unknown."""
+
+        @_builtins.property
+        def assigned(self) -> _duration_pb2.Duration:
+            """From a worker's taking it to the grant: fetching code, building, asking
+            for the start. Of a start that was granted with the acceptance 0: that is
+            part of `startup`.
+            """
+
+        @_builtins.property
+        def load(self) -> _duration_pb2.Duration:
+            """The part of `run` that it took to load the code. Absent where the sandbox
+            had it loaded.
+            """
+
+        @_builtins.property
+        def report(self) -> _duration_pb2.Duration:
+            """From the function's answer to the committed verdict: removing a sandbox
+            that is not kept, and the way to the record.
+            """
 
         def __init__(
             self,
@@ -250,10 +275,13 @@ class Invocation(_message.Message):
             cpu_time: _duration_pb2.Duration | None = ...,
             peak_memory_bytes: _builtins.int | None = ...,
             start_kind: Global___Invocation.StartKind.ValueType = ...,
+            assigned: _duration_pb2.Duration | None = ...,
+            load: _duration_pb2.Duration | None = ...,
+            report: _duration_pb2.Duration | None = ...,
         ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _typing.Literal["_peak_memory_bytes", b"_peak_memory_bytes", "cpu_time", b"cpu_time", "duration", b"duration", "peak_memory_bytes", b"peak_memory_bytes", "queued", b"queued", "run", b"run", "startup", b"startup"]  # noqa: Y015
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_peak_memory_bytes", b"_peak_memory_bytes", "assigned", b"assigned", "cpu_time", b"cpu_time", "duration", b"duration", "load", b"load", "peak_memory_bytes", b"peak_memory_bytes", "queued", b"queued", "report", b"report", "run", b"run", "startup", b"startup"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["_peak_memory_bytes", b"_peak_memory_bytes", "cpu_time", b"cpu_time", "duration", b"duration", "peak_memory_bytes", b"peak_memory_bytes", "queued", b"queued", "run", b"run", "start_kind", b"start_kind", "startup", b"startup"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_peak_memory_bytes", b"_peak_memory_bytes", "assigned", b"assigned", "cpu_time", b"cpu_time", "duration", b"duration", "load", b"load", "peak_memory_bytes", b"peak_memory_bytes", "queued", b"queued", "report", b"report", "run", b"run", "start_kind", b"start_kind", "startup", b"startup"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         _WhichOneofReturnType__peak_memory_bytes: _TypeAlias = _typing.Literal["peak_memory_bytes"]  # noqa: Y015
         _WhichOneofArgType__peak_memory_bytes: _TypeAlias = _typing.Literal["_peak_memory_bytes", b"_peak_memory_bytes"]  # noqa: Y015

@@ -89,8 +89,8 @@ class Stats(_message.Message):
         P90_FIELD_NUMBER: _builtins.int
         P99_FIELD_NUMBER: _builtins.int
         phase: _builtins.str
-        """As in Invocation.Metrics: `queued`, `startup`, `run`, or `duration`, which
-        is all of them together.
+        """As in Invocation.Metrics: `queued`, `assigned`, `startup`, `load`, `run`,
+        `report`, or `duration`, which is all of it together.
         """
         count: _builtins.int
         @_builtins.property

@@ -156,10 +156,10 @@ def account_to_proto(record: Record, account: Account) -> Explanation:
         added.time.FromDatetime(step.time)
         added.after.FromTimedelta(step.time - before)
         before = step.time
-    metrics = {"waiting": "queued_s", "startup": "startup_s", "run": "run_s"}
-    for name, metric in {**metrics, "cpu_time": "cpu_time_s"}.items():
-        if (seconds := account.seconds(metric)) is not None:
-            getattr(shown, name).CopyFrom(_duration(seconds))
+    shown_as = {"queued": "waiting"}
+    for metric in ("queued", "assigned", "startup", "load", "run", "report", "cpu_time"):
+        if (seconds := account.seconds(f"{metric}_s")) is not None:
+            getattr(shown, shown_as.get(metric, metric)).CopyFrom(_duration(seconds))
     return shown
 
 

@@ -20,7 +20,8 @@ from services.invocations.records import Ending, Record
 from services.invocations.watches import Event
 
 _LINKS = {"replay_of": ids.INVOCATION, "schedule_id": ids.SCHEDULE}
-_SECONDS = ("duration_s", "queued_s", "startup_s", "run_s", "cpu_time_s")
+_TOLD = ("assigned", "startup", "load", "run", "cpu_time")
+_PHASES = ("duration", "queued", *_TOLD, "report")
 
 
 def to_proto(record: Record, *, listed: bool = False) -> Invocation:
@@ -191,8 +192,8 @@ def _error_to_proto(error: dict[str, Any]) -> Invocation.Error:
 
 def _metrics_from_proto(metrics: Invocation.Metrics) -> dict[str, Any]:
     known: dict[str, Any] = {"start_kind": Invocation.StartKind.Name(metrics.start_kind)}
-    for name in ("startup", "run", "cpu_time"):
-        if metrics.HasField(name):
+    for name in _TOLD:
+        if metrics.HasField(name):  # type: ignore[arg-type]
             known[f"{name}_s"] = getattr(metrics, name).ToTimedelta().total_seconds()
     if metrics.HasField("peak_memory_bytes"):
         known["peak_memory_bytes"] = metrics.peak_memory_bytes
@@ -204,9 +205,9 @@ def _metrics_to_proto(metrics: dict[str, Any]) -> Invocation.Metrics:
         start_kind=Invocation.StartKind.Value(metrics.get("start_kind", "START_KIND_UNSPECIFIED")),
         peak_memory_bytes=metrics.get("peak_memory_bytes"),
     )
-    for name in _SECONDS:
-        if (seconds := metrics.get(name)) is not None:
-            getattr(shown, name.removesuffix("_s")).CopyFrom(_duration(max(0.0, seconds)))
+    for name in _PHASES:
+        if (seconds := metrics.get(f"{name}_s")) is not None:
+            getattr(shown, name).CopyFrom(_duration(max(0.0, seconds)))
     return shown
 
 

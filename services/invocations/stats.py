@@ -20,7 +20,7 @@ import structlog
 from services.invocations.database import UNAVAILABLE, Database
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
-PHASES = ("queued", "startup", "run", "duration")
+PHASES = ("queued", "assigned", "startup", "load", "run", "report", "duration")
 COUNT_S = 15.0
 # A row may be committed so long after the moment that stands in it.
 LATE_S = 5.0

@@ -160,6 +160,19 @@ _AGAIN = """(told.status IN ('failed', 'timed_out') AND attempt < attempt_limit
   AND failures + 1 < coalesce((retry_policy ->> 'max_attempts')::int, 1)
   AND retry_policy -> 'retry_on' ? (told.error ->> 'code'))"""
 
+
+def _told_metrics(due: str, started: str) -> str:
+    """What the worker told, and what of the time between these columns and now it did not."""
+    worker = {
+        name: f"coalesce((told.metrics ->> '{name}_s')::float8, 0)"
+        for name in ("assigned", "startup", "run")
+    }
+    return f"""told.metrics || jsonb_build_object(
+      'queued_s', greatest(extract(epoch FROM {started} - {due}) - {worker["assigned"]}, 0),
+      'report_s', greatest(extract(epoch FROM now - {started}) - {worker["startup"]}
+        - {worker["run"]}, 0))"""
+
+
 # 'pending' too: after the end of a lease a late verdict counts until the next grant.
 CONCLUDE = f"""
 WITH told AS (
@@ -181,9 +194,8 @@ ended AS (
     result = told.result, result_type = told.result_type,
     error = CASE WHEN NOT {_AGAIN} THEN told.error END,
     runtime_image = told.runtime_image, logs_truncated = told.logs_truncated,
-    metrics = CASE WHEN NOT {_AGAIN} THEN told.metrics || jsonb_build_object(
-      'queued_s', extract(epoch FROM started_at - due_at),
-      'duration_s', extract(epoch FROM now - created_at)) END,
+    metrics = CASE WHEN NOT {_AGAIN} THEN {_told_metrics("due_at", "started_at")}
+      || jsonb_build_object('duration_s', extract(epoch FROM now - created_at)) END,
     completed_at = CASE WHEN NOT {_AGAIN} THEN now END, worker_boot = NULL, offered_at = NULL
   FROM told, held
   WHERE id = told_id AND id = held_id AND attempt = told_attempt AND worker_boot = told.boot
@@ -192,8 +204,8 @@ ended AS (
 closed AS (
   INSERT INTO attempts ({_CLOSED_COLUMNS})
   SELECT ended.id, told_attempt, told.status, ended.worker_id, told.boot, was_due, was_offered,
-    ended.started_at, now, told.error, told.metrics || jsonb_build_object(
-      'queued_s', extract(epoch FROM ended.started_at - was_due)), told.runtime_image
+    ended.started_at, now, told.error, {_told_metrics("was_due", "ended.started_at")},
+    told.runtime_image
   FROM ended JOIN told ON told_id = ended.id JOIN held ON held_id = ended.id
   {_CLOSED_AGAIN})
 SELECT {COLUMNS} FROM ended"""

@@ -55,6 +55,8 @@ class Answer:
     peak_memory_bytes: int | None = None
     left_processes: int = 0
     """Processes of the function that have outlived it."""
+    load_s: float | None = None
+    """What it took to load the code, by the worker's clock; None where it was loaded before."""
 
 
 class Listener:
@@ -124,23 +126,27 @@ class Conversation:
         Raises ConnectionEnded. After any failure but one of the function's own, the
         sandbox is spoilt.
         """
-        deadline = time.time() + assignment.timeout_s
+        deadline, began = time.time() + assignment.timeout_s, time.monotonic()
         self._ended_well = False
+        load_s = None
         try:
             async with asyncio.timeout(assignment.timeout_s):
                 if not self._loaded:
                     loaded = await self.load(assignment)
+                    load_s = time.monotonic() - began
                     if loaded.failure:
-                        return loaded
+                        return replace(loaded, load_s=load_s)
                     self._loaded = True
                 answer = await self.invoke(assignment, deadline)
                 own = (None, Invocation.FUNCTION_ERROR)
                 code = answer.failure.code if answer.failure else None
                 self._ended_well = code in own and answer.left_processes == 0
-                return answer
+                return replace(answer, load_s=load_s)
         except TimeoutError:
             message = f"The function was still running after {assignment.timeout_s:g} s."
-            return Answer(FunctionFailure(Invocation.TIMEOUT, message))
+            if not self._loaded:
+                load_s = time.monotonic() - began
+            return Answer(FunctionFailure(Invocation.TIMEOUT, message), load_s=load_s)
 
     async def load(self, assignment: Assignment) -> Answer:
         """Have the function loaded: an answer without a failure says that it is."""

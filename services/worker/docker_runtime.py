@@ -233,6 +233,7 @@ def _verdict(answer: Answer, output: Output, image: str) -> Verdict:
         result_type=answer.result_type,
         cpu_time_s=answer.cpu_time_s,
         peak_memory_bytes=answer.peak_memory_bytes,
+        load_s=answer.load_s,
         image=image,
         logs_truncated=output.truncated,
     )

@@ -1,8 +1,10 @@
 """One invocation in a worker's hands, from the offer to the committed verdict."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -85,6 +87,8 @@ class Execution:
             self.attempt = assigned.attempt
         self._state = State.PREPARING
         self._since = datetime.now(UTC)
+        # By the monotonic clock.
+        self._taken = self._granted = time.monotonic()
         self._lines = _LineBuffer(self._send_lines)
         self._sequence = 0
         self._task: asyncio.Task[None] | None = None
@@ -169,6 +173,7 @@ class Execution:
                     self._dead = "there is no such invocation"
                 return
             self.attempt = granted.attempt
+            self._granted = time.monotonic()
             if granted.alone and not self.offer.alone:
                 await stack.enter_async_context(self._alone(self))
             await self._run_granted(granted, spec, failure)
@@ -243,13 +248,14 @@ class Execution:
             payload_type=granted.payload_type,
             timeout_s=granted.timeout.ToTimedelta().total_seconds(),
         )
+        began = time.monotonic()
         try:
             verdict = await self._runtime.execute(assignment, self._lines.add)
         except RuntimeUnavailable as error:
             self._pauses.pause(spec.runtime, str(error))
             raise
         self._pauses.worked(spec.runtime)
-        return verdict
+        return replace(verdict, startup_s=began - self._granted + verdict.startup_s)
 
     def _enter(self, state: State.ValueType) -> None:
         self._state = state
@@ -275,6 +281,8 @@ class Execution:
             runtime_image=verdict.image,
             logs_truncated=verdict.logs_truncated,
             metrics=Invocation.Metrics(
+                assigned=_duration(self._granted - self._taken),
+                load=None if verdict.load_s is None else _duration(verdict.load_s),
                 startup=_duration(verdict.startup_s),
                 run=_duration(verdict.run_s),
                 cpu_time=None if verdict.cpu_time_s is None else _duration(verdict.cpu_time_s),

@@ -123,6 +123,7 @@ class ProcessRuntime:
             result_type=answer.result_type,
             startup_s=handed - started,
             run_s=ended - handed,
+            load_s=answer.load_s,
             cpu_time_s=answer.cpu_time_s,
             peak_memory_bytes=answer.peak_memory_bytes,
             image="process",

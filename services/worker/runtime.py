@@ -116,6 +116,8 @@ class Verdict:
     """From `execute` to handing it to the function's code."""
     run_s: float = 0.0
     """In the function's hands, import included."""
+    load_s: float | None = None
+    """The part of it that was the import; None where the sandbox had done it before."""
     cpu_time_s: float | None = None
     peak_memory_bytes: int | None = None
     image: str = ""

@@ -10,6 +10,9 @@ from pathlib import Path
 
 GOLDEN = Path(__file__).parent / "golden"
 
+_PHASES = "queued|assigned|startup|load|run|report|duration"
+_SECONDS = f"{_PHASES}|after|cpu_time|waiting|p50|p90|p99"
+
 # What differs from run to run, and what stands for it.
 _VARYING = (
     (r"(func|inv|worker|sched)-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", r"\1-<uuid>"),
@@ -19,15 +22,12 @@ _VARYING = (
     (r"\b\d\d:\d\d:\d\d\.\d{3}\b", "<clock>"),
     (r"\b[0-9a-f]{64}\b", "<sha256>"),
     (r'("(?:etag|host|boot_id|version_tag)": )"[^"]*"', r'\1"<text>"'),
-    (
-        r'("(?:after|duration|queued|startup|run|cpu_time|waiting|p50|p90|p99)": )"[^"]*"',
-        r'\1"<seconds>"',
-    ),
+    (rf'("(?:{_SECONDS})": )"[^"]*"', r'\1"<seconds>"'),
     (r'("(?:peak_memory_bytes|memory_time)": )"\d+"', r'\1"<bytes>"'),
     (r"(COMPLETED|FAILED)( +\d+ +)\d+(\.\d+)?s *", r"\1\2<seconds> "),
-    (r"^(queued|startup|run|duration)( +\d+).*", r"\1\2  <seconds>"),
+    (rf"^({_PHASES})( +\d+).*", r"\1\2  <seconds>"),
     (r"\+\d+(\.\d+)?s\b", "+<seconds>"),
-    (r"\b(after|waiting|startup|run|CPU) (\d+(\.\d+)? ?s\b|unknown)", r"\1 <seconds>"),
+    (rf"\b(after|waiting|{_PHASES}|CPU) (\d+(\.\d+)? ?s\b|unknown)", r"\1 <seconds>"),
     (r"having used .*? at most", "having used <much> at most"),
     (r"\b(cold|warm|prewarmed) sandbox", "<kind> sandbox"),
     (r"^(etag|host|boot_id) .*", r"\1  <text>"),
@@ -37,7 +37,7 @@ _VARYING = (
     (r"^running +\d+\n", ""),
     (rf"\b{re.escape(socket.gethostname())}\b", "<host>"),
     (r"(?<=\S) {2,}", "  "),
-    (r"^( +(?:duration|queued|startup|run|cpu_time): ).*", r"\1<seconds>"),
+    (rf"^( +(?:{_SECONDS}): ).*", r"\1<seconds>"),
     (r"^( +peak_memory_bytes: ).*", r"\1<bytes>"),
 )
 

@@ -26,6 +26,7 @@ from tests.mesh import ECHO, Mesh
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 WAIT_S = 60
+PHASES = ("queued", "assigned", "startup", "run", "report")
 HOLD = """
 import pathlib, time
 
@@ -61,9 +62,23 @@ async def test_a_call_that_does_not_wait_is_answered_with_the_accepted_record(
     assert done.runtime_image == "process"
     assert done.created_at.ToNanoseconds() <= done.started_at.ToNanoseconds()
     assert done.started_at.ToNanoseconds() <= done.completed_at.ToNanoseconds()
-    for name in ("duration", "queued", "startup", "run", "cpu_time"):
+    for name in ("duration", *PHASES, "load", "cpu_time"):
         assert done.metrics.HasField(name), name
     assert done.metrics.peak_memory_bytes > 0
+
+
+async def test_phases_follow_one_another_from_acceptance_to_verdict(shared_mesh: Mesh) -> None:
+    name = f"slow-{new_uuid()}"
+    code = "import time\ntime.sleep(0.2)\ndef handler(p):\n    return p\n"
+    await shared_mesh.create(name, code)
+    done = await shared_mesh.invoke(name, wait_s=WAIT_S)
+    metrics = done.metrics
+    took = {phase: getattr(metrics, phase).ToNanoseconds() / 1e9 for phase in PHASES}
+    load = metrics.load.ToNanoseconds() / 1e9
+    assert 0.2 <= load <= took["run"]
+    # Of the grant's way to the worker both clocks know; each is told in microseconds.
+    over = sum(took.values()) - metrics.duration.ToNanoseconds() / 1e9
+    assert -1e-3 <= over <= took["assigned"] + 1e-3
 
 
 async def test_a_call_that_waits_is_answered_with_the_verdict(shared_mesh: Mesh, echo: str) -> None:
