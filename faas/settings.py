@@ -44,6 +44,8 @@ class Settings(TypedDict, total=False):
     retry_policy: RetryPolicy | None
     max_age: Seconds | None
     max_concurrency: int | None
+    min_warm: int | None
+    sandbox: str | None
 
 
 # What a request has besides, which is none.
@@ -108,6 +110,9 @@ def values(message: Message) -> dict[str, Any]:
 def _as_json(field: FieldDescriptor, value: Any) -> Any:
     """As the proto's JSON has it."""
     kind = field.message_type
+    if field.enum_type is not None and isinstance(value, str):
+        # `one-shot` is as good as ONE_SHOT.
+        value = value.upper().replace("-", "_")
     if isinstance(value, timedelta):
         return _duration(value.total_seconds())
     if kind is None or isinstance(value, bool):

@@ -369,6 +369,7 @@ class Directive(_message.Message):
 
         BOOT_LOST_FIELD_NUMBER: _builtins.int
         NOT_YOURS_FIELD_NUMBER: _builtins.int
+        KEPT_FIELD_NUMBER: _builtins.int
         boot_lost: _builtins.bool
         """The boot was declared dead: kill everything and come back under a new
         one.
@@ -379,15 +380,66 @@ class Directive(_message.Message):
             report nothing.
             """
 
+        @_builtins.property
+        def kept(self) -> Global___Directive.Kept:
+            """What to keep ready from now on. Absent: as before."""
+
         def __init__(
             self,
             *,
             boot_lost: _builtins.bool = ...,
             not_yours: _abc.Iterable[Global___Report.Held] | None = ...,
+            kept: Global___Directive.Kept | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["kept", b"kept"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_lost", b"boot_lost", "kept", b"kept", "not_yours", b"not_yours"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Kept(_message.Message):
+        """This worker's share of the sandboxes that functions want to have ready."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        @_typing.final
+        class Function(_message.Message):
+            DESCRIPTOR: _descriptor.Descriptor
+
+            FUNCTION_ID_FIELD_NUMBER: _builtins.int
+            FUNCTION_VERSION_FIELD_NUMBER: _builtins.int
+            SANDBOXES_FIELD_NUMBER: _builtins.int
+            function_id: _builtins.str
+            function_version: _builtins.int
+            sandboxes: _builtins.int
+            """In use or not."""
+            def __init__(
+                self,
+                *,
+                function_id: _builtins.str = ...,
+                function_version: _builtins.int = ...,
+                sandboxes: _builtins.int = ...,
+            ) -> None: ...
+            _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+            def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+            _ClearFieldArgType: _TypeAlias = _typing.Literal["function_id", b"function_id", "function_version", b"function_version", "sandboxes", b"sandboxes"]  # noqa: Y015
+            def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+            def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+        FUNCTIONS_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def functions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Directive.Kept.Function]:
+            """All of them; of what is not named, none."""
+
+        def __init__(
+            self,
+            *,
+            functions: _abc.Iterable[Global___Directive.Kept.Function] | None = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_lost", b"boot_lost", "not_yours", b"not_yours"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["functions", b"functions"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

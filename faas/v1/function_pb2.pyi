@@ -118,6 +118,8 @@ class Function(_message.Message):
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
     MAX_AGE_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENCY_FIELD_NUMBER: _builtins.int
+    MIN_WARM_FIELD_NUMBER: _builtins.int
+    SANDBOX_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     STATE_REASON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
@@ -153,6 +155,12 @@ class Function(_message.Message):
     """How many invocations of it run at once, on all workers together. 0: as many
     as there is room for.
     """
+    min_warm: _builtins.int
+    """How many sandboxes of the latest version are kept ready before anybody
+    calls, on all workers together. 0: none.
+    """
+    sandbox: Global___FunctionVersion.Sandbox.ValueType
+    """Of the latest version."""
     state: Global___FunctionVersion.State.ValueType
     """Whether the latest version can run. An invocation of one that is BUILDING
     waits.
@@ -213,12 +221,14 @@ class Function(_message.Message):
         retry_policy: Global___RetryPolicy | None = ...,
         max_age: _duration_pb2.Duration | None = ...,
         max_concurrency: _builtins.int = ...,
+        min_warm: _builtins.int = ...,
+        sandbox: Global___FunctionVersion.Sandbox.ValueType = ...,
         state: Global___FunctionVersion.State.ValueType = ...,
         state_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "max_age", b"max_age", "retry_policy", b"retry_policy", "timeout", b"timeout", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_sha256", b"code_sha256", "code_size_bytes", b"code_size_bytes", "cpus", b"cpus", "created_at", b"created_at", "description", b"description", "env", b"env", "etag", b"etag", "handler", b"handler", "id", b"id", "labels", b"labels", "max_age", b"max_age", "max_concurrency", b"max_concurrency", "memory_mb", b"memory_mb", "name", b"name", "retry_policy", b"retry_policy", "runtime", b"runtime", "state", b"state", "state_reason", b"state_reason", "timeout", b"timeout", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_sha256", b"code_sha256", "code_size_bytes", b"code_size_bytes", "cpus", b"cpus", "created_at", b"created_at", "description", b"description", "env", b"env", "etag", b"etag", "handler", b"handler", "id", b"id", "labels", b"labels", "max_age", b"max_age", "max_concurrency", b"max_concurrency", "memory_mb", b"memory_mb", "min_warm", b"min_warm", "name", b"name", "retry_policy", b"retry_policy", "runtime", b"runtime", "sandbox", b"sandbox", "state", b"state", "state_reason", b"state_reason", "timeout", b"timeout", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -288,6 +298,33 @@ class FunctionVersion(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Sandbox:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _SandboxEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[FunctionVersion._Sandbox.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SANDBOX_UNSPECIFIED: FunctionVersion._Sandbox.ValueType  # 0
+        """As the worker is set: warm, unless it says otherwise."""
+        WARM: FunctionVersion._Sandbox.ValueType  # 1
+        """One that is used again, by one invocation at a time: starts at once, and
+        module state survives.
+        """
+        ONE_SHOT: FunctionVersion._Sandbox.ValueType  # 2
+        """A fresh container for each invocation."""
+
+    class Sandbox(_Sandbox, metaclass=_SandboxEnumTypeWrapper):
+        """What its invocations run in, under Docker."""
+
+    SANDBOX_UNSPECIFIED: FunctionVersion.Sandbox.ValueType  # 0
+    """As the worker is set: warm, unless it says otherwise."""
+    WARM: FunctionVersion.Sandbox.ValueType  # 1
+    """One that is used again, by one invocation at a time: starts at once, and
+    module state survives.
+    """
+    ONE_SHOT: FunctionVersion.Sandbox.ValueType  # 2
+    """A fresh container for each invocation."""
+
     class _State:
         ValueType = _typing.NewType("ValueType", _builtins.int)
         V: _TypeAlias = ValueType  # noqa: Y015
@@ -349,6 +386,7 @@ class FunctionVersion(_message.Message):
     CODE_SHA256_FIELD_NUMBER: _builtins.int
     CODE_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    SANDBOX_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     STATE_REASON_FIELD_NUMBER: _builtins.int
     function_id: _builtins.str
@@ -361,6 +399,7 @@ class FunctionVersion(_message.Message):
     code_format: Global___CodeFormat.ValueType
     code_sha256: _builtins.str
     code_size_bytes: _builtins.int
+    sandbox: Global___FunctionVersion.Sandbox.ValueType
     state: Global___FunctionVersion.State.ValueType
     state_reason: _builtins.str
     """Why it is FAILED, as the compiler says it; why it is still BUILDING, where
@@ -387,12 +426,13 @@ class FunctionVersion(_message.Message):
         code_sha256: _builtins.str = ...,
         code_size_bytes: _builtins.int = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        sandbox: Global___FunctionVersion.Sandbox.ValueType = ...,
         state: Global___FunctionVersion.State.ValueType = ...,
         state_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_format", b"code_format", "code_sha256", b"code_sha256", "code_size_bytes", b"code_size_bytes", "cpus", b"cpus", "created_at", b"created_at", "env", b"env", "function_id", b"function_id", "handler", b"handler", "memory_mb", b"memory_mb", "runtime", b"runtime", "state", b"state", "state_reason", b"state_reason", "timeout", b"timeout", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_format", b"code_format", "code_sha256", b"code_sha256", "code_size_bytes", b"code_size_bytes", "cpus", b"cpus", "created_at", b"created_at", "env", b"env", "function_id", b"function_id", "handler", b"handler", "memory_mb", b"memory_mb", "runtime", b"runtime", "sandbox", b"sandbox", "state", b"state", "state_reason", b"state_reason", "timeout", b"timeout", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

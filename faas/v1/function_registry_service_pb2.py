@@ -27,7 +27,7 @@ from faas.v1 import function_pb2 as faas_dot_v1_dot_function__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'faas/v1/function_registry_service.proto\x12\x07\x66\x61\x61s.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x16\x66\x61\x61s/v1/function.proto\x1a\x1egoogle/protobuf/duration.proto\"S\n\x16ResolveFunctionRequest\x12\x1f\n\x0b\x66unction_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x18\n\x07version\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"\xcc\x01\n\x17ResolveFunctionResponse\x12)\n\x07version\x18\x01 \x01(\x0b\x32\x18.faas.v1.FunctionVersion\x12\x15\n\rfunction_name\x18\x02 \x01(\t\x12*\n\x0cretry_policy\x18\x03 \x01(\x0b\x32\x14.faas.v1.RetryPolicy\x12*\n\x07max_age\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fmax_concurrency\x18\x05 \x01(\x05\"+\n\x13WatchChangesRequest\x12\x14\n\x0c\x61\x63knowledged\x18\x01 \x01(\x03\";\n\x14WatchChangesResponse\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x13\n\x0b\x66unction_id\x18\x02 \x01(\t\"\x1e\n\x1cListConcurrencyLimitsRequest\"\xab\x01\n\x1dListConcurrencyLimitsResponse\x12S\n\x0fmax_concurrency\x18\x01 \x03(\x0b\x32:.faas.v1.ListConcurrencyLimitsResponse.MaxConcurrencyEntry\x1a\x35\n\x13MaxConcurrencyEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"K\n\x11GetVersionRequest\x12\x1c\n\x0b\x66unction_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x18\n\x07version\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\"J\n\x10\x46\x65tchCodeRequest\x12\x1c\n\x0b\x66unction_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x18\n\x07version\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\"\x19\n\tCodeChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32\xaa\x03\n\x17\x46unctionRegistryService\x12T\n\x0fResolveFunction\x12\x1f.faas.v1.ResolveFunctionRequest\x1a .faas.v1.ResolveFunctionResponse\x12\x42\n\nGetVersion\x12\x1a.faas.v1.GetVersionRequest\x1a\x18.faas.v1.FunctionVersion\x12<\n\tFetchCode\x12\x19.faas.v1.FetchCodeRequest\x1a\x12.faas.v1.CodeChunk0\x01\x12O\n\x0cWatchChanges\x12\x1c.faas.v1.WatchChangesRequest\x1a\x1d.faas.v1.WatchChangesResponse(\x01\x30\x01\x12\x66\n\x15ListConcurrencyLimits\x12%.faas.v1.ListConcurrencyLimitsRequest\x1a&.faas.v1.ListConcurrencyLimitsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'faas/v1/function_registry_service.proto\x12\x07\x66\x61\x61s.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x16\x66\x61\x61s/v1/function.proto\x1a\x1egoogle/protobuf/duration.proto\"S\n\x16ResolveFunctionRequest\x12\x1f\n\x0b\x66unction_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x18\n\x07version\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"\xcc\x01\n\x17ResolveFunctionResponse\x12)\n\x07version\x18\x01 \x01(\x0b\x32\x18.faas.v1.FunctionVersion\x12\x15\n\rfunction_name\x18\x02 \x01(\t\x12*\n\x0cretry_policy\x18\x03 \x01(\x0b\x32\x14.faas.v1.RetryPolicy\x12*\n\x07max_age\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fmax_concurrency\x18\x05 \x01(\x05\"+\n\x13WatchChangesRequest\x12\x14\n\x0c\x61\x63knowledged\x18\x01 \x01(\x03\";\n\x14WatchChangesResponse\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x13\n\x0b\x66unction_id\x18\x02 \x01(\t\"\x1e\n\x1cListConcurrencyLimitsRequest\"\xab\x01\n\x1dListConcurrencyLimitsResponse\x12S\n\x0fmax_concurrency\x18\x01 \x03(\x0b\x32:.faas.v1.ListConcurrencyLimitsResponse.MaxConcurrencyEntry\x1a\x35\n\x13MaxConcurrencyEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"\x14\n\x12ListMinWarmRequest\"\xa4\x01\n\x13ListMinWarmResponse\x12\x38\n\tfunctions\x18\x01 \x03(\x0b\x32%.faas.v1.ListMinWarmResponse.Function\x1aS\n\x08\x46unction\x12\x13\n\x0b\x66unction_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x0f\n\x07runtime\x18\x03 \x01(\t\x12\x10\n\x08min_warm\x18\x04 \x01(\x05\"K\n\x11GetVersionRequest\x12\x1c\n\x0b\x66unction_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x18\n\x07version\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\"J\n\x10\x46\x65tchCodeRequest\x12\x1c\n\x0b\x66unction_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x18\n\x07version\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\"\x19\n\tCodeChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32\xf4\x03\n\x17\x46unctionRegistryService\x12T\n\x0fResolveFunction\x12\x1f.faas.v1.ResolveFunctionRequest\x1a .faas.v1.ResolveFunctionResponse\x12\x42\n\nGetVersion\x12\x1a.faas.v1.GetVersionRequest\x1a\x18.faas.v1.FunctionVersion\x12<\n\tFetchCode\x12\x19.faas.v1.FetchCodeRequest\x1a\x12.faas.v1.CodeChunk0\x01\x12O\n\x0cWatchChanges\x12\x1c.faas.v1.WatchChangesRequest\x1a\x1d.faas.v1.WatchChangesResponse(\x01\x30\x01\x12\x66\n\x15ListConcurrencyLimits\x12%.faas.v1.ListConcurrencyLimitsRequest\x1a&.faas.v1.ListConcurrencyLimitsResponse\x12H\n\x0bListMinWarm\x12\x1b.faas.v1.ListMinWarmRequest\x1a\x1c.faas.v1.ListMinWarmResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -62,12 +62,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTCONCURRENCYLIMITSRESPONSE']._serialized_end=739
   _globals['_LISTCONCURRENCYLIMITSRESPONSE_MAXCONCURRENCYENTRY']._serialized_start=686
   _globals['_LISTCONCURRENCYLIMITSRESPONSE_MAXCONCURRENCYENTRY']._serialized_end=739
-  _globals['_GETVERSIONREQUEST']._serialized_start=741
-  _globals['_GETVERSIONREQUEST']._serialized_end=816
-  _globals['_FETCHCODEREQUEST']._serialized_start=818
-  _globals['_FETCHCODEREQUEST']._serialized_end=892
-  _globals['_CODECHUNK']._serialized_start=894
-  _globals['_CODECHUNK']._serialized_end=919
-  _globals['_FUNCTIONREGISTRYSERVICE']._serialized_start=922
-  _globals['_FUNCTIONREGISTRYSERVICE']._serialized_end=1348
+  _globals['_LISTMINWARMREQUEST']._serialized_start=741
+  _globals['_LISTMINWARMREQUEST']._serialized_end=761
+  _globals['_LISTMINWARMRESPONSE']._serialized_start=764
+  _globals['_LISTMINWARMRESPONSE']._serialized_end=928
+  _globals['_LISTMINWARMRESPONSE_FUNCTION']._serialized_start=845
+  _globals['_LISTMINWARMRESPONSE_FUNCTION']._serialized_end=928
+  _globals['_GETVERSIONREQUEST']._serialized_start=930
+  _globals['_GETVERSIONREQUEST']._serialized_end=1005
+  _globals['_FETCHCODEREQUEST']._serialized_start=1007
+  _globals['_FETCHCODEREQUEST']._serialized_end=1081
+  _globals['_CODECHUNK']._serialized_start=1083
+  _globals['_CODECHUNK']._serialized_end=1108
+  _globals['_FUNCTIONREGISTRYSERVICE']._serialized_start=1111
+  _globals['_FUNCTIONREGISTRYSERVICE']._serialized_end=1611
 # @@protoc_insertion_point(module_scope)

@@ -186,6 +186,73 @@ class ListConcurrencyLimitsResponse(_message.Message):
 Global___ListConcurrencyLimitsResponse: _TypeAlias = ListConcurrencyLimitsResponse  # noqa: Y015
 
 @_typing.final
+class ListMinWarmRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMinWarmRequest: _TypeAlias = ListMinWarmRequest  # noqa: Y015
+
+@_typing.final
+class ListMinWarmResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Function(_message.Message):
+        """One function that has a `min_warm`."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        FUNCTION_ID_FIELD_NUMBER: _builtins.int
+        VERSION_FIELD_NUMBER: _builtins.int
+        RUNTIME_FIELD_NUMBER: _builtins.int
+        MIN_WARM_FIELD_NUMBER: _builtins.int
+        function_id: _builtins.str
+        """`func-…`."""
+        version: _builtins.int
+        """The latest version."""
+        runtime: _builtins.str
+        min_warm: _builtins.int
+        def __init__(
+            self,
+            *,
+            function_id: _builtins.str = ...,
+            version: _builtins.int = ...,
+            runtime: _builtins.str = ...,
+            min_warm: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["function_id", b"function_id", "min_warm", b"min_warm", "runtime", b"runtime", "version", b"version"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    FUNCTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def functions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListMinWarmResponse.Function]:
+        """In the order of their ids, which is that of their creation."""
+
+    def __init__(
+        self,
+        *,
+        functions: _abc.Iterable[Global___ListMinWarmResponse.Function] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["functions", b"functions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMinWarmResponse: _TypeAlias = ListMinWarmResponse  # noqa: Y015
+
+@_typing.final
 class GetVersionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -62,6 +62,11 @@ class FunctionRegistryServiceStub:
                 request_serializer=faas_dot_v1_dot_function__registry__service__pb2.ListConcurrencyLimitsRequest.SerializeToString,
                 response_deserializer=faas_dot_v1_dot_function__registry__service__pb2.ListConcurrencyLimitsResponse.FromString,
                 _registered_method=True)
+        self.ListMinWarm = channel.unary_unary(
+                '/faas.v1.FunctionRegistryService/ListMinWarm',
+                request_serializer=faas_dot_v1_dot_function__registry__service__pb2.ListMinWarmRequest.SerializeToString,
+                response_deserializer=faas_dot_v1_dot_function__registry__service__pb2.ListMinWarmResponse.FromString,
+                _registered_method=True)
 
 
 class FunctionRegistryServiceServicer:
@@ -110,6 +115,13 @@ class FunctionRegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListMinWarm(self, request, context):
+        """The functions of which sandboxes are to be kept ready.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FunctionRegistryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -137,6 +149,11 @@ def add_FunctionRegistryServiceServicer_to_server(servicer, server):
                     servicer.ListConcurrencyLimits,
                     request_deserializer=faas_dot_v1_dot_function__registry__service__pb2.ListConcurrencyLimitsRequest.FromString,
                     response_serializer=faas_dot_v1_dot_function__registry__service__pb2.ListConcurrencyLimitsResponse.SerializeToString,
+            ),
+            'ListMinWarm': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMinWarm,
+                    request_deserializer=faas_dot_v1_dot_function__registry__service__pb2.ListMinWarmRequest.FromString,
+                    response_serializer=faas_dot_v1_dot_function__registry__service__pb2.ListMinWarmResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -276,6 +293,33 @@ class FunctionRegistryService:
             '/faas.v1.FunctionRegistryService/ListConcurrencyLimits',
             faas_dot_v1_dot_function__registry__service__pb2.ListConcurrencyLimitsRequest.SerializeToString,
             faas_dot_v1_dot_function__registry__service__pb2.ListConcurrencyLimitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMinWarm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faas.v1.FunctionRegistryService/ListMinWarm',
+            faas_dot_v1_dot_function__registry__service__pb2.ListMinWarmRequest.SerializeToString,
+            faas_dot_v1_dot_function__registry__service__pb2.ListMinWarmResponse.FromString,
             options,
             channel_credentials,
             insecure,

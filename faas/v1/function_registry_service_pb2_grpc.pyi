@@ -58,6 +58,8 @@ class FunctionRegistryServiceStub:
     """
     ListConcurrencyLimits: _grpc.UnaryUnaryMultiCallable[_function_registry_service_pb2.ListConcurrencyLimitsRequest, _function_registry_service_pb2.ListConcurrencyLimitsResponse]
     """The `max_concurrency` of all functions that have one."""
+    ListMinWarm: _grpc.UnaryUnaryMultiCallable[_function_registry_service_pb2.ListMinWarmRequest, _function_registry_service_pb2.ListMinWarmResponse]
+    """The functions of which sandboxes are to be kept ready."""
 
 @_typing.type_check_only
 class FunctionRegistryServiceAsyncStub(FunctionRegistryServiceStub):
@@ -86,6 +88,8 @@ class FunctionRegistryServiceAsyncStub(FunctionRegistryServiceStub):
     """
     ListConcurrencyLimits: _aio.UnaryUnaryMultiCallable[_function_registry_service_pb2.ListConcurrencyLimitsRequest, _function_registry_service_pb2.ListConcurrencyLimitsResponse]  # type: ignore[assignment]
     """The `max_concurrency` of all functions that have one."""
+    ListMinWarm: _aio.UnaryUnaryMultiCallable[_function_registry_service_pb2.ListMinWarmRequest, _function_registry_service_pb2.ListMinWarmResponse]  # type: ignore[assignment]
+    """The functions of which sandboxes are to be kept ready."""
 
 class FunctionRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Mesh only. Unlike the public reads, reads by version go on after a function
@@ -141,5 +145,13 @@ class FunctionRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_function_registry_service_pb2.ListConcurrencyLimitsResponse, _abc.Awaitable[_function_registry_service_pb2.ListConcurrencyLimitsResponse]]:
         """The `max_concurrency` of all functions that have one."""
+
+    @_abc_1.abstractmethod
+    def ListMinWarm(
+        self,
+        request: _function_registry_service_pb2.ListMinWarmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_function_registry_service_pb2.ListMinWarmResponse, _abc.Awaitable[_function_registry_service_pb2.ListMinWarmResponse]]:
+        """The functions of which sandboxes are to be kept ready."""
 
 def add_FunctionRegistryServiceServicer_to_server(servicer: FunctionRegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -81,6 +81,8 @@ class CreateFunctionRequest(_message.Message):
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
     MAX_AGE_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENCY_FIELD_NUMBER: _builtins.int
+    MIN_WARM_FIELD_NUMBER: _builtins.int
+    SANDBOX_FIELD_NUMBER: _builtins.int
     VALIDATE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """A lower-case letter, then up to 62 of `a-z`, `0-9` and `-`. Must not begin
@@ -105,6 +107,12 @@ class CreateFunctionRequest(_message.Message):
     """Cores. Absent: 1. More than a worker's machine has is clamped there."""
     max_concurrency: _builtins.int
     """How many of its invocations run at once. 0: any number."""
+    min_warm: _builtins.int
+    """How many sandboxes are kept ready before anybody calls, on all workers
+    together. 0: none. Not for those that are ONE_SHOT.
+    """
+    sandbox: _function_pb2.FunctionVersion.Sandbox.ValueType
+    """Absent: as workers are set, which is WARM unless they say otherwise."""
     validate: _builtins.bool
     """Compile before anything is created: code that does not compile is refused,
     with the compiler's words. Waits for a worker, and for its build. Of
@@ -148,11 +156,13 @@ class CreateFunctionRequest(_message.Message):
         retry_policy: _function_pb2.RetryPolicy | None = ...,
         max_age: _duration_pb2.Duration | None = ...,
         max_concurrency: _builtins.int | None = ...,
+        min_warm: _builtins.int | None = ...,
+        sandbox: _function_pb2.FunctionVersion.Sandbox.ValueType | None = ...,
         validate: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_max_concurrency", b"_max_concurrency", "_memory_mb", b"_memory_mb", "archive", b"archive", "code", b"code", "cpus", b"cpus", "max_age", b"max_age", "max_concurrency", b"max_concurrency", "memory_mb", b"memory_mb", "retry_policy", b"retry_policy", "source", b"source", "timeout", b"timeout", "upload_id", b"upload_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_max_concurrency", b"_max_concurrency", "_memory_mb", b"_memory_mb", "_min_warm", b"_min_warm", "_sandbox", b"_sandbox", "archive", b"archive", "code", b"code", "cpus", b"cpus", "max_age", b"max_age", "max_concurrency", b"max_concurrency", "memory_mb", b"memory_mb", "min_warm", b"min_warm", "retry_policy", b"retry_policy", "sandbox", b"sandbox", "source", b"source", "timeout", b"timeout", "upload_id", b"upload_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_max_concurrency", b"_max_concurrency", "_memory_mb", b"_memory_mb", "archive", b"archive", "code", b"code", "cpus", b"cpus", "description", b"description", "env", b"env", "handler", b"handler", "labels", b"labels", "max_age", b"max_age", "max_concurrency", b"max_concurrency", "memory_mb", b"memory_mb", "name", b"name", "retry_policy", b"retry_policy", "runtime", b"runtime", "source", b"source", "timeout", b"timeout", "upload_id", b"upload_id", "validate", b"validate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_max_concurrency", b"_max_concurrency", "_memory_mb", b"_memory_mb", "_min_warm", b"_min_warm", "_sandbox", b"_sandbox", "archive", b"archive", "code", b"code", "cpus", b"cpus", "description", b"description", "env", b"env", "handler", b"handler", "labels", b"labels", "max_age", b"max_age", "max_concurrency", b"max_concurrency", "memory_mb", b"memory_mb", "min_warm", b"min_warm", "name", b"name", "retry_policy", b"retry_policy", "runtime", b"runtime", "sandbox", b"sandbox", "source", b"source", "timeout", b"timeout", "upload_id", b"upload_id", "validate", b"validate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpus: _TypeAlias = _typing.Literal["cpus"]  # noqa: Y015
     _WhichOneofArgType__cpus: _TypeAlias = _typing.Literal["_cpus", b"_cpus"]  # noqa: Y015
@@ -160,6 +170,10 @@ class CreateFunctionRequest(_message.Message):
     _WhichOneofArgType__max_concurrency: _TypeAlias = _typing.Literal["_max_concurrency", b"_max_concurrency"]  # noqa: Y015
     _WhichOneofReturnType__memory_mb: _TypeAlias = _typing.Literal["memory_mb"]  # noqa: Y015
     _WhichOneofArgType__memory_mb: _TypeAlias = _typing.Literal["_memory_mb", b"_memory_mb"]  # noqa: Y015
+    _WhichOneofReturnType__min_warm: _TypeAlias = _typing.Literal["min_warm"]  # noqa: Y015
+    _WhichOneofArgType__min_warm: _TypeAlias = _typing.Literal["_min_warm", b"_min_warm"]  # noqa: Y015
+    _WhichOneofReturnType__sandbox: _TypeAlias = _typing.Literal["sandbox"]  # noqa: Y015
+    _WhichOneofArgType__sandbox: _TypeAlias = _typing.Literal["_sandbox", b"_sandbox"]  # noqa: Y015
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["code", "archive", "upload_id"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     @_typing.overload
@@ -168,6 +182,10 @@ class CreateFunctionRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_concurrency) -> _WhichOneofReturnType__max_concurrency | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_mb) -> _WhichOneofReturnType__memory_mb | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_warm) -> _WhichOneofReturnType__min_warm | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sandbox) -> _WhichOneofReturnType__sandbox | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 
@@ -319,6 +337,8 @@ class UpdateFunctionRequest(_message.Message):
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
     MAX_AGE_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENCY_FIELD_NUMBER: _builtins.int
+    MIN_WARM_FIELD_NUMBER: _builtins.int
+    SANDBOX_FIELD_NUMBER: _builtins.int
     VALIDATE_FIELD_NUMBER: _builtins.int
     function_id: _builtins.str
     """Id or name."""
@@ -337,6 +357,12 @@ class UpdateFunctionRequest(_message.Message):
     """Absent: change whatever is there."""
     max_concurrency: _builtins.int
     """How many of its invocations run at once. 0: any number."""
+    min_warm: _builtins.int
+    """How many sandboxes are kept ready before anybody calls, on all workers
+    together. 0: none. Not for those that are ONE_SHOT.
+    """
+    sandbox: _function_pb2.FunctionVersion.Sandbox.ValueType
+    """Absent: as workers are set, which is WARM unless they say otherwise."""
     validate: _builtins.bool
     """Compile before anything is changed, as in CreateFunctionRequest."""
     @_builtins.property
@@ -384,11 +410,13 @@ class UpdateFunctionRequest(_message.Message):
         retry_policy: _function_pb2.RetryPolicy | None = ...,
         max_age: _duration_pb2.Duration | None = ...,
         max_concurrency: _builtins.int | None = ...,
+        min_warm: _builtins.int | None = ...,
+        sandbox: _function_pb2.FunctionVersion.Sandbox.ValueType | None = ...,
         validate: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_description", b"_description", "_handler", b"_handler", "_max_concurrency", b"_max_concurrency", "_memory_mb", b"_memory_mb", "_name", b"_name", "_runtime", b"_runtime", "archive", b"archive", "code", b"code", "cpus", b"cpus", "description", b"description", "handler", b"handler", "max_age", b"max_age", "max_concurrency", b"max_concurrency", "memory_mb", b"memory_mb", "name", b"name", "retry_policy", b"retry_policy", "runtime", b"runtime", "source", b"source", "timeout", b"timeout", "update_mask", b"update_mask", "upload_id", b"upload_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_description", b"_description", "_handler", b"_handler", "_max_concurrency", b"_max_concurrency", "_memory_mb", b"_memory_mb", "_min_warm", b"_min_warm", "_name", b"_name", "_runtime", b"_runtime", "_sandbox", b"_sandbox", "archive", b"archive", "code", b"code", "cpus", b"cpus", "description", b"description", "handler", b"handler", "max_age", b"max_age", "max_concurrency", b"max_concurrency", "memory_mb", b"memory_mb", "min_warm", b"min_warm", "name", b"name", "retry_policy", b"retry_policy", "runtime", b"runtime", "sandbox", b"sandbox", "source", b"source", "timeout", b"timeout", "update_mask", b"update_mask", "upload_id", b"upload_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_description", b"_description", "_handler", b"_handler", "_max_concurrency", b"_max_concurrency", "_memory_mb", b"_memory_mb", "_name", b"_name", "_runtime", b"_runtime", "archive", b"archive", "code", b"code", "cpus", b"cpus", "description", b"description", "env", b"env", "etag", b"etag", "function_id", b"function_id", "handler", b"handler", "labels", b"labels", "max_age", b"max_age", "max_concurrency", b"max_concurrency", "memory_mb", b"memory_mb", "name", b"name", "retry_policy", b"retry_policy", "runtime", b"runtime", "source", b"source", "timeout", b"timeout", "update_mask", b"update_mask", "upload_id", b"upload_id", "validate", b"validate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_description", b"_description", "_handler", b"_handler", "_max_concurrency", b"_max_concurrency", "_memory_mb", b"_memory_mb", "_min_warm", b"_min_warm", "_name", b"_name", "_runtime", b"_runtime", "_sandbox", b"_sandbox", "archive", b"archive", "code", b"code", "cpus", b"cpus", "description", b"description", "env", b"env", "etag", b"etag", "function_id", b"function_id", "handler", b"handler", "labels", b"labels", "max_age", b"max_age", "max_concurrency", b"max_concurrency", "memory_mb", b"memory_mb", "min_warm", b"min_warm", "name", b"name", "retry_policy", b"retry_policy", "runtime", b"runtime", "sandbox", b"sandbox", "source", b"source", "timeout", b"timeout", "update_mask", b"update_mask", "upload_id", b"upload_id", "validate", b"validate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpus: _TypeAlias = _typing.Literal["cpus"]  # noqa: Y015
     _WhichOneofArgType__cpus: _TypeAlias = _typing.Literal["_cpus", b"_cpus"]  # noqa: Y015
@@ -400,10 +428,14 @@ class UpdateFunctionRequest(_message.Message):
     _WhichOneofArgType__max_concurrency: _TypeAlias = _typing.Literal["_max_concurrency", b"_max_concurrency"]  # noqa: Y015
     _WhichOneofReturnType__memory_mb: _TypeAlias = _typing.Literal["memory_mb"]  # noqa: Y015
     _WhichOneofArgType__memory_mb: _TypeAlias = _typing.Literal["_memory_mb", b"_memory_mb"]  # noqa: Y015
+    _WhichOneofReturnType__min_warm: _TypeAlias = _typing.Literal["min_warm"]  # noqa: Y015
+    _WhichOneofArgType__min_warm: _TypeAlias = _typing.Literal["_min_warm", b"_min_warm"]  # noqa: Y015
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
     _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
     _WhichOneofReturnType__runtime: _TypeAlias = _typing.Literal["runtime"]  # noqa: Y015
     _WhichOneofArgType__runtime: _TypeAlias = _typing.Literal["_runtime", b"_runtime"]  # noqa: Y015
+    _WhichOneofReturnType__sandbox: _TypeAlias = _typing.Literal["sandbox"]  # noqa: Y015
+    _WhichOneofArgType__sandbox: _TypeAlias = _typing.Literal["_sandbox", b"_sandbox"]  # noqa: Y015
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["code", "archive", "upload_id"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     @_typing.overload
@@ -417,9 +449,13 @@ class UpdateFunctionRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_mb) -> _WhichOneofReturnType__memory_mb | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_warm) -> _WhichOneofReturnType__min_warm | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__runtime) -> _WhichOneofReturnType__runtime | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sandbox) -> _WhichOneofReturnType__sandbox | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 

@@ -125,8 +125,8 @@ class FunctionServiceServicer:
 
     def UpdateFunction(self, request, context):
         """Changes what is present in the request. Any change of code, handler,
-        runtime, memory, cpus, timeout or env makes a new version; a change to
-        what is there already makes none. Code is compiled as for CreateFunction;
+        runtime, memory, cpus, timeout, env or sandbox makes a new version; a change
+        to what is there already makes none. Code is compiled as for CreateFunction;
         sent again, where it did not compile, it is tried again.
 
         Errors: FUNCTION_NOT_FOUND, ETAG_MISMATCH and those of CreateFunction.

@@ -58,8 +58,8 @@ class FunctionServiceStub:
     """
     UpdateFunction: _grpc.UnaryUnaryMultiCallable[_function_service_pb2.UpdateFunctionRequest, _function_pb2.Function]
     """Changes what is present in the request. Any change of code, handler,
-    runtime, memory, cpus, timeout or env makes a new version; a change to
-    what is there already makes none. Code is compiled as for CreateFunction;
+    runtime, memory, cpus, timeout, env or sandbox makes a new version; a change
+    to what is there already makes none. Code is compiled as for CreateFunction;
     sent again, where it did not compile, it is tried again.
 
     Errors: FUNCTION_NOT_FOUND, ETAG_MISMATCH and those of CreateFunction.
@@ -114,8 +114,8 @@ class FunctionServiceAsyncStub(FunctionServiceStub):
     """
     UpdateFunction: _aio.UnaryUnaryMultiCallable[_function_service_pb2.UpdateFunctionRequest, _function_pb2.Function]  # type: ignore[assignment]
     """Changes what is present in the request. Any change of code, handler,
-    runtime, memory, cpus, timeout or env makes a new version; a change to
-    what is there already makes none. Code is compiled as for CreateFunction;
+    runtime, memory, cpus, timeout, env or sandbox makes a new version; a change
+    to what is there already makes none. Code is compiled as for CreateFunction;
     sent again, where it did not compile, it is tried again.
 
     Errors: FUNCTION_NOT_FOUND, ETAG_MISMATCH and those of CreateFunction.
@@ -191,8 +191,8 @@ class FunctionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_function_pb2.Function, _abc.Awaitable[_function_pb2.Function]]:
         """Changes what is present in the request. Any change of code, handler,
-        runtime, memory, cpus, timeout or env makes a new version; a change to
-        what is there already makes none. Code is compiled as for CreateFunction;
+        runtime, memory, cpus, timeout, env or sandbox makes a new version; a change
+        to what is there already makes none. Code is compiled as for CreateFunction;
         sent again, where it did not compile, it is tried again.
 
         Errors: FUNCTION_NOT_FOUND, ETAG_MISMATCH and those of CreateFunction.

@@ -91,6 +91,7 @@ class Worker(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     LAST_SEEN_AT_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    KEEPS_WARM_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`worker-` and a UUIDv7; stays when the worker restarts."""
     boot_id: _builtins.str
@@ -103,6 +104,10 @@ class Worker(_message.Message):
     """How many it runs now."""
     version: _builtins.str
     """Version of the software."""
+    keeps_warm: _builtins.bool
+    """Whether it keeps sandboxes ready for functions that have a `min_warm`:
+    under Docker, unless it is set to one-shot.
+    """
     @_builtins.property
     def runtimes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Worker.Runtime]: ...
     @_builtins.property
@@ -122,10 +127,11 @@ class Worker(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         last_seen_at: _timestamp_pb2.Timestamp | None = ...,
         version: _builtins.str = ...,
+        keeps_warm: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_seen_at", b"last_seen_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "concurrency", b"concurrency", "host", b"host", "id", b"id", "last_seen_at", b"last_seen_at", "running", b"running", "runtimes", b"runtimes", "started_at", b"started_at", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "concurrency", b"concurrency", "host", b"host", "id", b"id", "keeps_warm", b"keeps_warm", "last_seen_at", b"last_seen_at", "running", b"running", "runtimes", b"runtimes", "started_at", b"started_at", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

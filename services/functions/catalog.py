@@ -110,6 +110,12 @@ class Catalog:
         async with self._database.reading() as session:
             return {key: most for key, most in await session.execute(query) if most}
 
+    async def kept_warm(self) -> Sequence[Found]:
+        """Those of which sandboxes are to be kept ready, oldest first."""
+        query = _latest().where(FunctionRow.min_warm.is_not(None)).order_by(FunctionRow.id)
+        async with self._database.reading() as session:
+            return [(function, version) for function, version in await session.execute(query)]
+
 
 def meant(reference: str) -> ColumnElement[bool]:
     """The condition for the function of this id or name. Raises FunctionNotFound."""

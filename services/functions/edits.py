@@ -17,7 +17,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.archive import Limits
-from services.errors import EtagMismatch, FunctionExists, MeshError, UnknownRuntime
+from services.errors import (
+    EtagMismatch,
+    FunctionExists,
+    InvalidField,
+    MeshError,
+    UnknownRuntime,
+)
 from services.functions import keys, uploads
 from services.functions.build_waits import BuildWaits
 from services.functions.builds import Builds, Source
@@ -41,6 +47,7 @@ _OF_FUNCTION = (
     "retry_policy",
     "max_age_ms",
     "max_concurrency",
+    "min_warm",
 )
 _OF_VERSION = (
     "runtime",
@@ -52,6 +59,7 @@ _OF_VERSION = (
     "code_format",
     "code_sha256",
     "code_size_bytes",
+    "sandbox",
 )
 
 
@@ -71,10 +79,11 @@ class Edits:
     async def create(self, values: Values, code: Code, *, validate: bool = False) -> Found:
         """Make a function and its version 1; with `validate`, if it compiles.
 
-        Raises UnknownRuntime, InvalidArchive, FunctionExists, UploadNotFound; and what
-        `BuildWaits.validate` raises.
+        Raises InvalidField, UnknownRuntime, InvalidArchive, FunctionExists,
+        UploadNotFound; and what `BuildWaits.validate` raises.
         """
         self._check_runtime(values["runtime"])
+        _check_warm(values["min_warm"], values["sandbox"])
         handler = await settle_handler(code, values["runtime"], values["handler"], self.limits)
         values = values | {"handler": handler} | _code_values(code)
         await self._refuse_taken(values["name"])
@@ -126,6 +135,9 @@ class Edits:
             if etag and etag != show_etag(function.etag):
                 raise EtagMismatch
             wanted = await self._wanted(version, values, code)
+            _check_warm(
+                wanted.get("min_warm", function.min_warm), wanted.get("sandbox", version.sandbox)
+            )
             if _is_so(function, wanted, _OF_FUNCTION) and _is_so(version, wanted, _OF_VERSION):
                 await self._retry(version, code, validate=validate)
                 return found
@@ -273,6 +285,11 @@ class Edits:
             # If it fails the sweeper does it.
             with contextlib.suppress(StorageUnavailable):
                 await self.storage.delete(keys.of_upload(code.upload, code.sha256))
+
+
+def _check_warm(min_warm: int | None, sandbox: str | None) -> None:
+    if min_warm and sandbox == "one_shot":
+        raise InvalidField.of("min_warm", "must be 0 where the sandbox is ONE_SHOT")
 
 
 async def _take_upload(session: AsyncSession, code: Code) -> None:

@@ -42,6 +42,8 @@ def function_to_proto(function: FunctionRow, version: VersionRow, state: State) 
         retry_policy=retry_policy(function),
         max_age=max_age(function),
         max_concurrency=function.max_concurrency or 0,
+        min_warm=function.min_warm or 0,
+        sandbox=sandbox_of(version.sandbox),
         state=state.state,
         state_reason=state.reason,
     )
@@ -79,6 +81,7 @@ def _immutable(version: VersionRow) -> FunctionVersion:
         code_sha256=version.code_sha256,
         code_size_bytes=version.code_size_bytes,
         created_at=_timestamp(version.created_at),
+        sandbox=sandbox_of(version.sandbox),
     )
 
 
@@ -96,6 +99,16 @@ def upload_to_proto(upload: UploadRow) -> Upload:
 def show_etag(etag: UUID) -> str:
     """An etag as callers see it: opaque."""
     return etag.hex
+
+
+def sandbox_name(sandbox: FunctionVersion.Sandbox.ValueType) -> str | None:
+    """A kind of sandbox as tables have it: `warm`, `one_shot`; None: as workers are set."""
+    return FunctionVersion.Sandbox.Name(sandbox).lower() if sandbox else None
+
+
+def sandbox_of(name: str | None) -> FunctionVersion.Sandbox.ValueType:
+    """The kind of which `sandbox_name` made `name`."""
+    return FunctionVersion.Sandbox.Value(name.upper() if name else "SANDBOX_UNSPECIFIED")
 
 
 def format_name(code_format: CodeFormat.ValueType) -> str:

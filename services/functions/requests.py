@@ -8,6 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from faas.v1.function_pb2 import RetryPolicy
 from faas.v1.function_service_pb2 import CreateFunctionRequest, UpdateFunctionRequest
 from services.errors import FieldViolation, InvalidField
+from services.functions.messages import sandbox_name
 from services.retries import policy_to_row
 
 SOURCES = ("code", "archive", "upload_id")
@@ -24,6 +25,8 @@ _DEFAULTS: dict[str, Any] = {
     "retry_policy": None,
     "max_age_ms": None,
     "max_concurrency": None,
+    "min_warm": None,
+    "sandbox": None,
 }
 _REQUIRED = ("name", "runtime")
 _FIELDS = (
@@ -38,6 +41,8 @@ _FIELDS = (
     "retry_policy",
     "max_age",
     "max_concurrency",
+    "min_warm",
+    "sandbox",
 )
 
 Values = dict[str, Any]
@@ -87,8 +92,12 @@ def _present(
         descriptor = request.DESCRIPTOR.fields_by_name[name]
         has: Callable[[str], bool] = request.HasField  # type: ignore[assignment]
         if has(name) if descriptor.has_presence else value:
-            # A limit of 0 is none.
-            column = None if name == "max_concurrency" and not value else _column_value(value)
+            if descriptor.enum_type is not None:
+                column = sandbox_name(value)
+            else:
+                # A number of 0 is none.
+                none = name in ("max_concurrency", "min_warm") and not value
+                column = None if none else _column_value(value)
             found[_COLUMNS.get(name, name)] = column
     return found
 

@@ -16,6 +16,8 @@ from faas.v1.function_registry_service_pb2 import (
     GetVersionRequest,
     ListConcurrencyLimitsRequest,
     ListConcurrencyLimitsResponse,
+    ListMinWarmRequest,
+    ListMinWarmResponse,
     ResolveFunctionRequest,
     ResolveFunctionResponse,
     WatchChangesRequest,
@@ -247,6 +249,18 @@ class RegistryServicer:
         return ListConcurrencyLimitsResponse(
             max_concurrency={ids.show(ids.FUNCTION, key): most for key, most in limits.items()}
         )
+
+    async def ListMinWarm(self, _request: ListMinWarmRequest, _call: Call) -> ListMinWarmResponse:
+        """All that there are."""
+        response = ListMinWarmResponse()
+        for function, version in await self._catalog.kept_warm():
+            response.functions.add(
+                function_id=ids.show(ids.FUNCTION, function.id),
+                version=version.version,
+                runtime=version.runtime,
+                min_warm=function.min_warm,
+            )
+        return response
 
 
 def _stored(storage: CodeStorage, version: VersionRow) -> AsyncIterator[bytes]:

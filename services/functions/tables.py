@@ -32,6 +32,7 @@ class FunctionRow(Base):
     retry_policy: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     max_age_ms: Mapped[int | None] = mapped_column(BigInteger())
     max_concurrency: Mapped[int | None]
+    min_warm: Mapped[int | None]
     version: Mapped[int]
     etag: Mapped[UUID]
     created_at: Mapped[datetime]
@@ -55,6 +56,7 @@ class VersionRow(Base):
     code_format: Mapped[str]
     code_sha256: Mapped[str]
     code_size_bytes: Mapped[int] = mapped_column(BigInteger())
+    sandbox: Mapped[str | None]
     created_at: Mapped[datetime]
 
 

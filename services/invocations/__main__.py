@@ -39,6 +39,7 @@ from services.invocations.schedules import Clock, Schedules
 from services.invocations.scheduling import ScheduleServicer
 from services.invocations.servicers import ExecutionServicer, InvocationServicer
 from services.invocations.settings import Settings
+from services.invocations.standby import Standby
 from services.invocations.stats import Counts
 from services.invocations.sweeper import Sweeper
 from services.invocations.waiters import Waiters
@@ -83,6 +84,7 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
     changes.listen_to_others(waiters.changed)
     workers = Workers(database, lost_kept_s=settings.lost_workers_kept_s)
     assignments = Assignments(lambda: feeder.is_busy)
+    standby = Standby(registry, workers)
     desk = Desk(
         records=records,
         book=book,
@@ -92,6 +94,7 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         waiters=waiters,
         feeder=feeder,
         assignments=assignments,
+        standby=standby,
     )
     acceptance = Acceptance(
         records=records,
@@ -169,6 +172,7 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         feeder,
         recovery,
         limits,
+        standby,
         sweeper,
         counts,
         clock,

@@ -26,6 +26,7 @@ from services.invocations.logs import Chunk, Logs
 from services.invocations.messages import to_ending, to_granted, unstorable
 from services.invocations.offers import OfferBook
 from services.invocations.records import Ending, Record, Records
+from services.invocations.standby import Standby
 from services.invocations.waiters import Waiters
 from services.invocations.workers import Workers
 
@@ -54,6 +55,7 @@ class Desk:
         waiters: Waiters,
         feeder: Feeder,
         assignments: Assignments,
+        standby: Standby,
     ) -> None:
         """Deal with reports by these."""
         self.records = records
@@ -64,6 +66,7 @@ class Desk:
         self.waiters = waiters
         self.feeder = feeder
         self.assignments = assignments
+        self.standby = standby
         self.sessions: dict[UUID, Session] = {}
         """The sessions of this replica, by the worker's id."""
 
@@ -157,6 +160,9 @@ class Session:
                     if drain
                     else Directive(resume=Directive.Resume())
                 )
+            share = self._desk.standby.share(worker.id)
+            if share is not None:
+                ack.kept.CopyFrom(share)
         self.tell(Directive(heartbeat_ack=ack))
 
     async def _compare(self, held: list[Report.Held], ack: Directive.HeartbeatAck) -> None:

@@ -159,7 +159,8 @@ def _runtime(settings: Settings, worker_id: str, boot_id: str) -> Runtime:
             limits=limits,
             network=settings.network,
             engine_socket=settings.docker_socket,
-            budget=_budget(settings) if settings.sandboxes == "warm" else None,
+            budget=_budget(settings),
+            one_shot=settings.sandboxes == "one-shot",
         )
     from services.worker.process_runtime import ProcessRuntime
 
@@ -179,6 +180,7 @@ def _budget(settings: Settings) -> Budget:
         cores=os.cpu_count() or 1,
         idle_s=settings.sandbox_idle_s,
         max_uses=settings.sandbox_max_uses,
+        kept_share=settings.kept_share,
         prewarmed=dict.fromkeys(SOURCE_FILES, settings.prewarmed),
     )
 

@@ -25,6 +25,7 @@ from services.worker.link import Link
 from services.worker.pauses import Pauses
 from services.worker.runtime import Runtime
 from services.worker.spool import Legacy, Spool
+from services.worker.standby import Standby
 
 if TYPE_CHECKING:
     from faas.v1.execution_service_pb2_grpc import ExecutionServiceAsyncStub
@@ -71,6 +72,7 @@ class Agent:
         self._spool = spool
         self._legacies = legacies
         self._pauses = Pauses()
+        self._standby = Standby(runtime, cache, binaries)
         self._loners: set[Execution] = set()
         self._standing: set[Execution] = set()
         self._solitude = asyncio.Lock()
@@ -114,6 +116,7 @@ class Agent:
             self._report_changes(),
             self._spool.run(),
             self._builder.run(lambda: not self._draining),
+            self._standby.run(),
             *(self._tell(legacy) for legacy in self._legacies),
         )
 
@@ -170,6 +173,7 @@ class Agent:
             running=len(self._running),
             started_at=started,
             version=__version__,
+            keeps_warm=self._runtime.keeps_warm,
         )
 
     def executions(self) -> list[Execution]:
@@ -318,7 +322,10 @@ class Agent:
                 log.error("this boot was declared dead", boot_id=self._boot_id)
                 self.boot_lost.set()
             case "heartbeat_ack":
-                self._drop(list(directive.heartbeat_ack.not_yours))
+                ack = directive.heartbeat_ack
+                self._drop(list(ack.not_yours))
+                if ack.HasField("kept"):
+                    self._standby.want(ack.kept)
         self._changed.set()
 
     def _drop(self, not_ours: list[Report.Held]) -> None:

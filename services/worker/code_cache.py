@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from faas.v1.function_registry_service_pb2_grpc import FunctionRegistryServiceAsyncStub
 
 FETCH_S = 60.0
+_ONE_SHOT = {FunctionVersion.WARM: False, FunctionVersion.ONE_SHOT: True}
 SOURCE_FILES = {"python": "main.py", "node": "main.js", "go": "main.go"}
 
 
@@ -84,6 +85,7 @@ class CodeCache:
             env=dict(found.env),
             code_dir=code_dir,
             build_dir=home / "build",
+            one_shot=_ONE_SHOT.get(found.sandbox),
         )
 
 

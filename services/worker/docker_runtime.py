@@ -7,7 +7,7 @@ the shim inside connects to it: `runtimes/CONTRACT.md`.
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,13 +65,16 @@ class DockerRuntime:
         limits: OutputLimits,
         network: str,
         engine_socket: Path,
-        budget: Budget | None,
+        budget: Budget,
+        one_shot: bool = False,
     ) -> None:
         """Containers on `network`, of the engine behind `engine_socket`.
 
-        With a `budget` they are kept warm within it (a memory of 0 is half of the
-        machine's); without one there is a fresh container for each execution.
+        They are kept warm within `budget` (a memory of 0 is half of the machine's);
+        with `one_shot` there is a fresh one for each execution, except of functions
+        that say otherwise.
         """
+        self.keeps_warm = not one_shot
         self._engine = Engine(engine_socket)
         self._dirs = SandboxDirs(work_dir.absolute(), stack=stack, boot_id=boot_id)
         owner = Owner.of(self._dirs, stack, worker_id)
@@ -108,9 +111,8 @@ class DockerRuntime:
         dead = await asyncio.to_thread(self._dirs.open)
         await self._containers.sweep(dead)
         self._dirs.bury(dead)
-        if self._budget is not None:
-            self._warm = self._warm_sandboxes(self._budget, info["MemTotal"] // MIB)
-            self._warm.begin()
+        self._warm = self._warm_sandboxes(self._budget, info["MemTotal"] // MIB)
+        self._warm.begin()
         self._tending = asyncio.create_task(self._tend(), name="tend containers")
 
     def images(self) -> Mapping[str, str]:
@@ -128,12 +130,18 @@ class DockerRuntime:
     async def prepare(self, spec: FunctionSpec) -> None:
         """Nothing: the images have it all."""
 
+    def keep(self, wanted: Sequence[tuple[FunctionSpec, int]]) -> None:
+        """Have sandboxes ready of those that are not one-shot."""
+        if self._warm is not None:
+            self._warm.keep([(spec, n) for spec, n in wanted if not self._is_one_shot(spec)])
+
     async def execute(self, assignment: Assignment, on_line: Callable[[Line], None]) -> Verdict:
         """Run it in a sandbox that nobody else uses. Raises RuntimeUnavailable."""
         started = time.monotonic()
         said = LastWords(on_line)
+        assert self._warm is not None, "it was not started"
         try:
-            if self._warm is None:
+            if self._is_one_shot(assignment.spec):
                 return await self._run_once(assignment, said, started)
             return await self._run_warm(self._warm, assignment, said, started)
         except StillBorn as error:
@@ -155,6 +163,9 @@ class DockerRuntime:
             log.error("containers may be left for the next start to remove", reason=str(error))
         await asyncio.to_thread(self._dirs.close)
         await self._engine.close()
+
+    def _is_one_shot(self, spec: FunctionSpec) -> bool:
+        return not self.keeps_warm if spec.one_shot is None else spec.one_shot
 
     async def _run_warm(
         self, warm: WarmSandboxes, assignment: Assignment, said: LastWords, started: float
@@ -190,7 +201,11 @@ class DockerRuntime:
         budget = replace(
             budget,
             memory_mb=budget.memory_mb or host_memory_mb // 2,
-            prewarmed={name: n for name, n in budget.prewarmed.items() if name in self._images},
+            prewarmed={
+                name: number
+                for name, number in budget.prewarmed.items()
+                if name in self._images and self.keeps_warm
+            },
         )
         prewarmed = Limits(budget.prewarmed_memory_mb, PREWARMED_CPUS)
         return WarmSandboxes(Pool(budget, time.monotonic), self._maker, prewarmed)

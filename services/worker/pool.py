@@ -8,12 +8,17 @@ A call gets a sandbox of its function's version that is ready, the one used last
 first; or a prewarmed one; or it waits. Another sandbox is started only if those
 there are would keep the waiting calls longer than a start takes: a burst of short
 calls is done sooner by few sandboxes than by many that are still starting.
+
+What is to be kept ready is started before anybody calls and is there as long as it
+is wanted: it does not age, and gives way to nobody. So it may take a part of the
+budget only, and the rest is everybody's.
 """
 
 import enum
+import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 Key = tuple[str, int]
@@ -28,7 +33,7 @@ ASSIGN_S = 0.005
 LOOK_AGAIN_S = 0.05
 # How quickly it is forgotten, while nobody waits, for how long somebody had to.
 LEAK = 0.1
-# After one could not be prewarmed, none is for so long.
+# After one could not be started ahead of calls, none is for so long.
 PAUSE_S = 30.0
 MAX_FUNCTIONS = 4096
 """That it remembers."""
@@ -77,6 +82,8 @@ class Budget:
     prewarmed: Mapping[str, int] = field(default_factory=dict)
     """By runtime: how many wait for a function."""
     prewarmed_memory_mb: int = 128
+    kept_share: float = 0.5
+    """The part of sandboxes and of memory that may be kept ready for functions that ask for it."""
 
 
 @dataclass(frozen=True)
@@ -211,6 +218,9 @@ class Pool:
         self._functions: OrderedDict[Key, _Function] = OrderedDict()
         self._cold_s: dict[str, float] = {}
         self._prewarm_from: dict[str, float] = {}
+        self._kept: dict[Key, tuple[Demand, int]] = {}
+        self._keep_from: dict[Key, float] = {}
+        self._unwanted: set[Slot] = set()
         self._room_taken = False
 
     # What happened.
@@ -218,6 +228,26 @@ class Pool:
     def fits(self, demand: Demand) -> bool:
         """Whether it could ever be met."""
         return demand.memory_mb <= self._budget.memory_mb
+
+    def keep(self, wanted: Iterable[tuple[Demand, int]]) -> Mapping[Key, int]:
+        """Hold so many sandboxes, in use or not, from now on; how many of each it will.
+
+        They are fewer than wanted where the part of the budget that is for them ends.
+        Those of other functions that were started ahead and never used go at once.
+        """
+        sandboxes = math.floor(self._budget.sandboxes * self._budget.kept_share)
+        memory_mb = math.floor(self._budget.memory_mb * self._budget.kept_share)
+        before, self._kept = self._kept, {}
+        for demand, number in wanted:
+            fit = min(number, sandboxes, memory_mb // demand.memory_mb)
+            if fit > 0:
+                self._kept[demand.key] = (demand, fit)
+                sandboxes -= fit
+                memory_mb -= fit * demand.memory_mb
+        for key in before:
+            unused = [slot for slot in self._slots if slot.key == key and slot.uses == 0]
+            self._unwanted.update(unused[: max(self._spare(key), 0)])
+        return {key: number for key, (_, number) in self._kept.items()}
 
     def ask(self, demand: Demand) -> Ticket:
         """A call needs a sandbox: `decide` will assign it one."""
@@ -244,9 +274,12 @@ class Pool:
     def failed(self, slot: Slot) -> Ticket | None:
         """It could not be started; the call that is to hear of it, if one waits."""
         self._slots.discard(slot)
+        self._unwanted.discard(slot)
         if slot.key is None:
             self._prewarm_from[slot.runtime] = self._clock() + PAUSE_S
             return None
+        if slot.key in self._kept:
+            self._keep_from[slot.key] = self._clock() + PAUSE_S
         tickets = self._waiting.get(slot.key)
         if not tickets:
             return None
@@ -293,6 +326,7 @@ class Pool:
                 stuck.add(key)
             else:
                 actions.append(action)
+        actions += self._replenish()
         actions += self._top_up()
         return actions
 
@@ -300,10 +334,11 @@ class Pool:
         """After how long time alone may have changed what is to be done; None: never."""
         if self._waiting:
             return LOOK_AGAIN_S
-        oldest = next((slot for slot in self._ready if slot.key is not None), None)
-        if oldest is None:
-            return None
-        return max(oldest.since + self._budget.idle_s - self._clock(), LOOK_AGAIN_S)
+        now = self._clock()
+        moments = [slot.since + self._budget.idle_s for slot in itertools.islice(self._aging(), 1)]
+        paused = (self._keep_from.get(key, now) for key in self._kept if self._spare(key) < 0)
+        moments += [moment for moment in paused if moment > now]
+        return max(min(moments) - now, LOOK_AGAIN_S) if moments else None
 
     def slots(self) -> list[Slot]:
         """All sandboxes in the books."""
@@ -409,7 +444,7 @@ class Pool:
             self._room_taken = True
             return None
         share = self._in_use(demand.key)
-        spare = [slot for slot in self._ready if slot.key and self._has(slot.key) > share]
+        spare = [slot for slot in self._aging() if slot.key and self._has(slot.key) > share]
         spare += [slot for slot in self._ready if slot.key is None]
         if spare:
             return self._retire(spare[0])
@@ -421,14 +456,45 @@ class Pool:
         return self._in_use(key) + 1 if key in self._waiting else math.inf
 
     def _expired(self) -> Iterator[Action]:
-        now = self._clock()
-        expired = []
-        for slot in self._ready:
-            if now - slot.since < self._budget.idle_s:
-                break
-            if slot.key is not None:
-                expired.append(slot)
+        until = self._clock() - self._budget.idle_s
+        expired = dict.fromkeys(
+            itertools.takewhile(lambda slot: slot.since <= until, self._aging())
+        )
+        for slot in [slot for slot in self._unwanted if slot.state is not State.STARTING]:
+            self._unwanted.discard(slot)
+            if slot.state is State.READY and slot.uses == 0 and slot.key not in self._waiting:
+                expired[slot] = None
         yield from map(self._retire, expired)
+
+    def _aging(self) -> Iterator[Slot]:
+        """What is ready, some function's and not kept so; what was used longest ago first."""
+        spare = {key: self._spare(key) for key in self._kept}
+        for slot in self._ready:
+            if slot.key is None:
+                continue
+            if slot.key in spare:
+                spare[slot.key] -= 1
+                if spare[slot.key] < 0:
+                    continue
+            yield slot
+
+    def _spare(self, key: Key) -> int:
+        """How many a function has beyond what is kept for it; less than 0: so many are missing."""
+        _, kept = self._kept.get(key, (None, 0))
+        return self._in_use(key) + self._count(key, State.READY) - kept
+
+    def _replenish(self) -> Iterator[Action]:
+        """Start what is missing of what is kept: one at a time, a machine starts few at once."""
+        if any(self._count(key, State.STARTING) for key in self._kept):
+            return
+        for key, (demand, _) in self._kept.items():
+            if self._spare(key) >= 0 or self._clock() < self._keep_from.get(key, 0.0):
+                continue
+            if not self._room_taken and self._room(demand.memory_mb):
+                yield self._start(demand)
+            elif (action := self._make_room(demand)) is not None:
+                yield action
+            return
 
     def _top_up(self) -> Iterator[Action]:
         """Prewarm one at a time, while nobody waits and a core is free."""

@@ -8,7 +8,7 @@ import asyncio
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +52,7 @@ class ProcessRuntime:
     """One child process for each execution."""
 
     name = "process"
+    keeps_warm = False
 
     def __init__(
         self, work_dir: Path, stack: str, worker_id: str, boot_id: str, limits: OutputLimits
@@ -95,6 +96,9 @@ class ProcessRuntime:
         """What is written in Go needs the launcher. Raises RuntimeUnavailable."""
         if spec.runtime == "go":
             await self._builder.launcher(self._launcher)
+
+    def keep(self, wanted: Sequence[tuple[FunctionSpec, int]]) -> None:
+        """Nothing: a process serves one invocation."""
 
     async def execute(self, assignment: Assignment, on_line: Callable[[Line], None]) -> Verdict:
         """Run it in a process of its own. Raises RuntimeUnavailable."""

@@ -5,7 +5,7 @@ the platform is an exception (`RuntimeUnavailable`).
 """
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -57,6 +57,8 @@ class FunctionSpec:
     """Unpacked, read-only: `main.py|js|go` and what came with it."""
     build_dir: Path
     """Beside it: what was built of it."""
+    one_shot: bool | None = None
+    """Whether each invocation gets a fresh sandbox. None: as the worker is set."""
 
     @property
     def is_compiled(self) -> bool:
@@ -142,6 +144,8 @@ class Runtime(Protocol):
 
     name: str
     """`process` or `docker`."""
+    keeps_warm: bool
+    """Whether it keeps sandboxes ready, once told to by `keep`."""
 
     async def start(self) -> None:
         """Check that it can run, and remove what dead workers of this stack left.
@@ -168,6 +172,12 @@ class Runtime(Protocol):
         """Have what versions of this kind need besides, outside the function's timeout.
 
         Raises RuntimeUnavailable.
+        """
+
+    def keep(self, wanted: Sequence[tuple[FunctionSpec, int]]) -> None:
+        """Have so many sandboxes of these versions ready from now on, and of no others.
+
+        Each was prepared. It is begun here, and done in the background.
         """
 
     async def execute(self, assignment: Assignment, on_line: Callable[[Line], None]) -> Verdict:

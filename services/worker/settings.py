@@ -48,7 +48,8 @@ class Settings(ServerSettings):
     sandboxes: Literal["warm", "one-shot"] = Field(
         "warm",
         description="Under Docker: `warm` sandboxes are used again for calls of the same"
-        " version of a function; `one-shot` is a fresh container for each call.",
+        " version of a function; `one-shot` is a fresh container for each call. Of functions"
+        " that do not say themselves, by their setting `sandbox`.",
     )
     max_sandboxes: int = Field(
         64, ge=1, description="Warm sandboxes at once at the most, used or not."
@@ -64,6 +65,13 @@ class Settings(ServerSettings):
     )
     sandbox_max_uses: int = Field(
         10_000, ge=1, description="After so many calls a warm sandbox is replaced."
+    )
+    kept_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="The part of `max_sandboxes` and of `sandbox_memory_mb` that may be kept"
+        " ready for functions with a `min_warm`; the rest is everybody's.",
     )
     prewarmed: int = Field(
         1,

@@ -5,7 +5,7 @@ block runs, and afterwards either ready for the next call or gone.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -60,6 +60,20 @@ class WarmSandboxes:
         """Prewarm what is to be prewarmed."""
         self._act()
 
+    def keep(self, wanted: Sequence[tuple[FunctionSpec, int]]) -> None:
+        """Have so many of these versions from now on, whether anybody calls or not."""
+        kept = self._pool.keep([(self._call(spec), number) for spec, number in wanted])
+        for spec, number in wanted:
+            if (less := kept.get((spec.function_id, spec.version), 0)) < number:
+                log.warning(
+                    "fewer sandboxes are kept ready than wanted: no more of the budget may be"
+                    " (FAAS_WORKER_KEPT_SHARE)",
+                    function_id=spec.function_id,
+                    wanted=number,
+                    kept=less,
+                )
+        self._act()
+
     @asynccontextmanager
     async def lease(self, spec: FunctionSpec) -> AsyncIterator[Lease]:
         """A sandbox for one call of a function; unless it says that it is reusable, it goes.
@@ -88,18 +102,10 @@ class WarmSandboxes:
         await asyncio.gather(*(self._close(slot) for slot in list(self._sandboxes)))
 
     async def _granted_slot(self, spec: FunctionSpec) -> tuple[Slot, StartKind]:
-        limits = self._maker.limits(spec)
-        demand = Call(
-            key=(spec.function_id, spec.version),
-            runtime=spec.runtime,
-            memory_mb=limits.memory_mb,
-            # Of a running container /tmp keeps its size.
-            prewarmed=limits.tmp_mb == self._prewarmed.tmp_mb,
-            spec=spec,
-        )
+        demand = self._call(spec)
         if not self._pool.fits(demand):
             raise RuntimeUnavailable(
-                f"the function needs {limits.memory_mb} MiB, which is more than this worker"
+                f"the function needs {demand.memory_mb} MiB, which is more than this worker"
                 " may use for all sandboxes together (FAAS_WORKER_SANDBOX_MEMORY_MB)"
             )
         ticket = self._pool.ask(demand)
@@ -121,6 +127,17 @@ class WarmSandboxes:
                 ) from error
             raise
         return assign.slot, assign.kind
+
+    def _call(self, spec: FunctionSpec) -> Call:
+        limits = self._maker.limits(spec)
+        return Call(
+            key=(spec.function_id, spec.version),
+            runtime=spec.runtime,
+            memory_mb=limits.memory_mb,
+            # Of a running container /tmp keeps its size.
+            prewarmed=limits.tmp_mb == self._prewarmed.tmp_mb,
+            spec=spec,
+        )
 
     async def _give_back(self, slot: Slot, lease: Lease) -> None:
         cpu_s = None if slot.uses == 1 else lease.cpu_s  # The first has the start's in it.

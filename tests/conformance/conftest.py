@@ -155,8 +155,13 @@ def make_runtime(request: pytest.FixtureRequest, work_dir: Path) -> Runtime:
     if request.param == "process":
         return ProcessRuntime(**common)
     socket = request.getfixturevalue("docker_engine")
-    budget = Budget(sandboxes=8, memory_mb=4096, cores=2) if request.param == "warm" else None
-    return DockerRuntime(**common, network="none", engine_socket=socket, budget=budget)
+    return DockerRuntime(
+        **common,
+        network="none",
+        engine_socket=socket,
+        budget=Budget(sandboxes=8, memory_mb=4096, cores=2),
+        one_shot=request.param != "warm",
+    )
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -33,6 +33,7 @@ class InstantRuntime:
     """Answers each payload with itself, and counts."""
 
     name = "instant"
+    keeps_warm = False
 
     def __init__(self) -> None:
         self.starts: Counter[str] = Counter()
@@ -51,6 +52,9 @@ class InstantRuntime:
 
     async def prepare(self, _spec: FunctionSpec) -> None:
         """Nothing to do."""
+
+    def keep(self, _wanted: Sequence[tuple[FunctionSpec, int]]) -> None:
+        """Nothing to keep."""
 
     async def execute(self, assignment: Assignment, _on_line: Callable[[Line], None]) -> Verdict:
         self.starts[assignment.invocation_id] += 1

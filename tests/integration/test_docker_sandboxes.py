@@ -18,6 +18,7 @@ from faas.v1.invocation_pb2 import Invocation
 from services.worker import sandboxes
 from services.worker.docker_runtime import DockerRuntime
 from services.worker.go_container import BUILD_IMAGE
+from services.worker.pool import Budget
 from services.worker.runtime import Line, RuntimeUnavailable, Verdict
 from tests.conformance import functions
 from tests.conformance.conftest import LIMITS, Bench
@@ -42,7 +43,8 @@ def make_runtime(directory: Path, stack: str, socket: Path) -> DockerRuntime:
         limits=LIMITS,
         network="none",
         engine_socket=socket,
-        budget=None,
+        budget=Budget(sandboxes=8, memory_mb=1024, cores=2),
+        one_shot=True,
     )
 
 

@@ -11,8 +11,8 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from faas.v1.function_pb2 import CodeFormat
-from faas.v1.function_registry_service_pb2 import ResolveFunctionRequest
+from faas.v1.function_pb2 import CodeFormat, FunctionVersion
+from faas.v1.function_registry_service_pb2 import ListMinWarmRequest, ResolveFunctionRequest
 from faas.v1.function_service_pb2 import GetFunctionVersionRequest, ListFunctionVersionsRequest
 from services.errors import (
     EtagMismatch,
@@ -383,3 +383,34 @@ async def test_versions_are_read_and_listed(functions: Functions) -> None:
     await refused(functions.public.ListFunctionVersions(forged), InvalidPageToken, "page_token")
     nobody = ListFunctionVersionsRequest(function_id="nobody")
     await refused(functions.public.ListFunctionVersions(nobody), FunctionNotFound)
+
+
+async def test_the_kind_of_sandbox_is_a_versions_and_min_warm_the_functions(
+    functions: Functions,
+) -> None:
+    made = await functions.create("echo", min_warm=2)
+    assert (made.min_warm, made.sandbox) == (2, FunctionVersion.SANDBOX_UNSPECIFIED)
+    more = await functions.update("echo", min_warm=3)
+    assert (more.min_warm, more.version) == (3, 1)
+    await refused(
+        functions.update("echo", sandbox=FunctionVersion.ONE_SHOT), InvalidField, "min_warm"
+    )
+    fresh = await functions.update("echo", min_warm=0, sandbox=FunctionVersion.ONE_SHOT)
+    assert (fresh.min_warm, fresh.sandbox, fresh.version) == (0, FunctionVersion.ONE_SHOT, 2)
+    await refused(functions.update("echo", min_warm=1), InvalidField, "min_warm")
+    back = await functions.update("echo", update_mask=a_mask("sandbox"))
+    assert (back.sandbox, back.version) == (FunctionVersion.SANDBOX_UNSPECIFIED, 3)
+
+
+async def test_what_is_to_be_kept_ready_is_told_to_the_mesh(functions: Functions) -> None:
+    async def listed() -> list[tuple[str, int, str, int]]:
+        response = await functions.registry.ListMinWarm(ListMinWarmRequest())
+        return [(o.function_id, o.version, o.runtime, o.min_warm) for o in response.functions]
+
+    await functions.create("other")
+    first, second = [await functions.create(name, min_warm=n) for name, n in (("b", 2), ("a", 1))]
+    await functions.update("b", memory_mb=64)
+    assert await listed() == [(first.id, 2, "python", 2), (second.id, 1, "python", 1)]
+    await functions.update("b", min_warm=0)
+    await functions.delete("a")
+    assert await listed() == []

@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from faas.v1.execution_pb2 import Directive, Report
 from faas.v1.execution_service_pb2 import ReportExecutionsRequest
 from faas.v1.execution_service_pb2_grpc import ExecutionServiceStub
+from faas.v1.function_service_pb2 import DeleteFunctionRequest, UpdateFunctionRequest
 from faas.v1.invocation_pb2 import Invocation, LogLine
 from faas.v1.invocation_service_pb2 import GetInvocationLogsRequest
 from faas.v1.worker_pb2 import Worker
@@ -104,6 +105,32 @@ async def test_what_two_heartbeats_do_not_name_is_given_to_another(mesh: Mesh) -
     held = Report.Held(invocation_id=grant.invocation_id, attempt=1)
     worker.beat(held)
     assert list((await worker.heard("heartbeat_ack")).heartbeat_ack.not_yours) == [held]
+    worker.close()
+
+
+async def test_a_worker_is_told_what_to_keep_ready(mesh: Mesh) -> None:
+    await mesh.start("functions", "invocations")
+    function = await mesh.create("echo", min_warm=3)
+    await mesh.create("other")
+    worker = ByHand(mesh)
+    worker.worker.keeps_warm = True
+    worker.worker.runtimes.add(name="python")
+
+    async def told(*expected: tuple[str, int, int]) -> None:
+        async def is_told() -> bool:
+            worker.beat()
+            ack = (await worker.heard("heartbeat_ack")).heartbeat_ack
+            found = [(o.function_id, o.function_version, o.sandboxes) for o in ack.kept.functions]
+            return ack.HasField("kept") and found == list(expected)
+
+        await eventually(f"it is told {expected}", is_told, WAIT_S)
+
+    await told((function.id, 1, 3))
+    update = UpdateFunctionRequest(function_id="echo", memory_mb=256, min_warm=2)
+    await mesh.functions.UpdateFunction(update)
+    await told((function.id, 2, 2))
+    await mesh.functions.DeleteFunction(DeleteFunctionRequest(function_id="echo"))
+    await told()
     worker.close()
 
 

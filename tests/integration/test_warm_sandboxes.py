@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -70,7 +71,7 @@ async def make(docker_engine: Path, directory: Path) -> AsyncIterator[Make]:
     """Makes benches whose runtime keeps sandboxes warm within a budget."""
     runtimes = []
 
-    async def make(**budget: Any) -> Bench:
+    async def make(*, one_shot: bool = False, **budget: Any) -> Bench:
         values = {"sandboxes": 8, "memory_mb": 4096, "cores": 2, **budget}
         runtime = DockerRuntime(
             work_dir=directory / "w",
@@ -81,6 +82,7 @@ async def make(docker_engine: Path, directory: Path) -> AsyncIterator[Make]:
             network="none",
             engine_socket=docker_engine,
             budget=Budget(**values),
+            one_shot=one_shot,
         )
         runtimes.append(runtime)
         await runtime.start()
@@ -105,12 +107,16 @@ async def results(bench: Bench, spec: FunctionSpec, *payloads: bytes) -> list[An
 async def test_module_state_is_kept_between_calls(make: Make, language: str) -> None:
     bench = await make()
     spec = bench.spec(language, COUNT[language])
-    kinds = []
+    kinds, loads = [], []
     for expected in (1, 2, 3):
         ran = await bench.run(spec)
         assert json.loads(ran.verdict.result) == expected
         assert ran.verdict.cpu_time_s is not None
         kinds.append(ran.verdict.start_kind)
+        loads.append(ran.verdict.load_s)
+    assert loads[0] is not None
+    assert loads[0] > 0
+    assert loads[1:] == [None, None]
     assert kinds == [Invocation.COLD, Invocation.WARM, Invocation.WARM]
 
 
@@ -215,6 +221,44 @@ async def test_one_that_is_killed_while_it_is_idle_is_replaced(make: Make, direc
 
     await eventually("it is gone", gone)
     assert await results(bench, spec, b"0") == [1]
+
+
+async def test_what_is_kept_is_up_before_a_call_and_is_replaced(
+    make: Make, directory: Path
+) -> None:
+    bench = await make(idle_s=0.2)
+    spec = bench.spec("python", COUNT["python"])
+
+    async def ready(number: int, *, without: str = "") -> None:
+        async def up() -> bool:
+            running = [one["Id"] for one in await found(directory) if one["State"]["Running"]]
+            return len(running) == number and without not in running
+
+        # One that was killed before it was up is not tried again at once.
+        await eventually(f"{number} are there", up, 120)
+
+    bench.runtime.keep([(spec, 2)])
+    await ready(2)
+    ran = await bench.run(spec)
+    assert ran.verdict.start_kind in (Invocation.PREWARMED, Invocation.COLD)
+    killed = (await found(directory))[0]["Id"]
+    await asyncio.to_thread(docker, "kill", killed)
+    await ready(2, without=killed)
+    bench.runtime.keep([])
+    await ready(0)
+
+
+async def test_a_function_may_choose_otherwise_than_the_worker(make: Make, directory: Path) -> None:
+    bench = await make()
+    warm = bench.spec("python", COUNT["python"])
+    fresh = replace(bench.spec("python", COUNT["python"]), one_shot=True)
+    assert await results(bench, warm, b"0", b"0") == [1, 2]
+    assert await results(bench, fresh, b"0", b"0") == [1, 1]
+    assert len(await found(directory)) == 1
+    other = await make(one_shot=True)
+    assert await results(other, replace(warm, one_shot=False), b"0", b"0") == [1, 2]
+    assert await results(other, replace(fresh, one_shot=None), b"0", b"0") == [1, 1]
+    assert len(await found(directory)) == 2
 
 
 async def test_memory_is_shared_within_the_budget(make: Make, directory: Path) -> None:

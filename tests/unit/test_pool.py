@@ -5,7 +5,7 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -406,3 +406,145 @@ def test_whatever_comes_is_served_within_the_budget(seed: int) -> None:
     assert all(call.kind for call in simulation.calls)
     leased = [slot for slot in simulation.pool.slots() if slot.state is State.LEASED]
     assert leased == []
+
+
+def kept(simulation: Simulation, at: float = 0, version: int = 1, **wanted: int) -> None:
+    """Have so many sandboxes of these functions kept ready from that moment on."""
+    demands = [(Demand((key, version), "python", 128), n) for key, n in wanted.items()]
+    simulation.at(at, lambda: simulation.pool.keep(demands) and None)
+
+
+def test_what_is_kept_is_up_before_anybody_calls_and_does_not_age() -> None:
+    simulation = Simulation()
+    kept(simulation, a=3)
+    calls = [simulation.call("a", at) for at in (1.5, 50_000)]
+    simulation.run(until=100_000)
+    assert simulation.kinds() == Counter(PREWARMED=1, WARM=1)
+    assert [call.waited_s for call in calls] == [0, 0]
+    assert len(simulation.started) == 3
+    assert [slot.state for slot in simulation.sandboxes("a")] == [State.READY] * 3
+    assert simulation.pool.look_again_s() is None
+
+
+def test_what_is_kept_is_started_one_at_a_time() -> None:
+    simulation = Simulation()
+    kept(simulation, a=2, b=2)
+    simulation.run(until=0.8)
+    assert [start.slot.key for start in simulation.started] == [("a", 1), ("a", 1), ("b", 1)]
+
+
+def test_more_than_is_kept_ages_as_ever() -> None:
+    simulation = Simulation()
+    kept(simulation, a=1)
+    simulation.burst("a", 40, at=1, run_s=0.5)
+    simulation.run(until=100)
+    assert len(simulation.sandboxes("a")) > 1
+    simulation.run(until=1000)
+    assert len(simulation.sandboxes("a")) == 1
+
+
+@pytest.mark.parametrize("how", ["lost", "spoilt", "used up"])
+def test_what_is_kept_is_replaced(how: str) -> None:
+    simulation = Simulation(replace(BUDGET, max_uses=1 if how == "used up" else 100))
+    kept(simulation, a=1)
+    simulation.run(until=1)
+    (first,) = simulation.sandboxes("a")
+    if how == "lost":
+        assert simulation.pool.lost(first)
+        simulation.pool.closed(first)
+    elif how == "spoilt":
+        simulation.pool.ask(Demand(("a", 1), "python", 128))
+        (assigned,) = simulation.pool.decide()
+        assert isinstance(assigned, Assign)
+        assert not simulation.pool.released(first, reusable=False)
+        simulation.pool.closed(first)
+    else:
+        simulation.call("a", at=2)
+    simulation.run(until=10)
+    (second,) = simulation.sandboxes("a")
+    assert second is not first
+    assert second.state is State.READY
+
+
+def test_what_could_not_be_started_to_be_kept_is_tried_again_after_a_while() -> None:
+    simulation = Simulation()
+    simulation.pool.keep([(Demand(("a", 1), "python", 128), 1)])
+    (start,) = simulation.pool.decide()
+    assert isinstance(start, Start)
+    assert simulation.pool.failed(start.slot) is None
+    assert simulation.pool.decide() == []
+    simulation.now = simulation.pool.look_again_s() or 0
+    assert simulation.now > 1
+    (again,) = simulation.pool.decide()
+    assert isinstance(again, Start)
+
+
+def test_what_is_kept_gives_way_to_nobody_and_leaves_room_for_all() -> None:
+    simulation = Simulation(Budget(sandboxes=8, memory_mb=8 * 128, cores=2))
+    kept(simulation, a=6, b=6)
+    for n in range(20):
+        simulation.burst(f"other-{n}", 10, at=10 + n, run_s=0.3)
+    simulation.run(until=60)
+    assert all(call.kind for call in simulation.calls)
+    # Half of the budget: the first has its own, as far as it goes.
+    assert len(simulation.sandboxes("a")) == 4
+    assert {slot.uses for slot in simulation.sandboxes("a")} == {0}
+    assert len({start.slot for start in simulation.started if start.slot.key == ("a", 1)}) == 4
+
+
+def test_others_idle_sandboxes_make_room_for_what_is_to_be_kept() -> None:
+    simulation = Simulation(Budget(sandboxes=4, memory_mb=4 * 128, cores=2))
+    for n in range(4):
+        simulation.call(f"other-{n}", at=n)
+    kept(simulation, at=10, a=2)
+    simulation.run(until=20)
+    assert len(simulation.sandboxes("a")) == 2
+    assert len(simulation.sandboxes()) == 4
+
+
+def test_a_new_version_takes_over_what_is_kept() -> None:
+    simulation = Simulation()
+    kept(simulation, a=2)
+    simulation.call("a", at=5)
+    kept(simulation, at=10, version=2, a=2)
+    simulation.run(until=20)
+    states = Counter(slot.key for slot in simulation.sandboxes())
+    # The one that was used may be needed by who still calls the old version.
+    assert states == {("a", 1): 1, ("a", 2): 2}
+    simulation.run(until=1000)
+    assert {slot.key for slot in simulation.sandboxes()} == {("a", 2)}
+
+
+def test_nothing_is_kept_any_more_once_it_is_not_wanted() -> None:
+    simulation = Simulation()
+    kept(simulation, a=2)
+    kept(simulation, at=10)
+    simulation.run(until=11)
+    assert simulation.sandboxes() == []
+
+
+def test_a_pool_says_how_many_it_keeps() -> None:
+    pool = Pool(Budget(sandboxes=64, memory_mb=1024, cores=2), lambda: 0.0)
+    large, small = Demand(("l", 1), "python", 200), Demand(("s", 1), "python", 100)
+    huge = Demand(("h", 1), "python", 600)
+    assert pool.keep([(large, 2), (huge, 1), (small, 5)]) == {("l", 1): 2, ("s", 1): 1}
+
+
+def test_bursts_and_wishes_at_random_never_break_the_budget_nor_what_is_kept() -> None:
+    for seed in range(20):
+        chance = random.Random(seed)
+        simulation = Simulation(Budget(sandboxes=10, memory_mb=10 * 128, cores=2, idle_s=20))
+        wanted: dict[str, int] = {}
+        for at in range(0, 200, 10):
+            wanted = {key: chance.randint(0, 3) for key in "abc"}
+            kept(simulation, at=at, **wanted)
+            for _ in range(chance.randint(0, 30)):
+                key, run_s = chance.choice("abcdefgh"), chance.choice([0.01, 0.2, 1.0])
+                simulation.call(key, at + 10 * chance.random(), run_s)
+        simulation.run(until=300)
+        assert all(call.kind for call in simulation.calls)
+        left = 5
+        for key, number in wanted.items():
+            fit = min(number, left)
+            left -= fit
+            assert len(simulation.sandboxes(key)) == fit, (seed, wanted)
