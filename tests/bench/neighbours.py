@@ -145,7 +145,7 @@ HEAD = [
     "p99 attacked",
     "factor",
     "attacks",
-    "over after its deadline",
+    "answered after its deadline, its start included",
     "worker before, peak, after",
 ]
 

@@ -39,7 +39,7 @@ BEGIN, END = "<!-- soak: begin -->", "<!-- soak: end -->"
 
 # Small, so that sandboxes are always let go for others, and come again.
 SETTINGS = {"FAAS_WORKER_MAX_SANDBOXES": "12", "FAAS_WORKER_SANDBOX_IDLE_S": "20"}
-TIMEOUT_S = 3
+TIMEOUT_S = 20
 WAIT_S = 90
 
 # Answers what was asked of it; VERSION is what the next version has another of.
