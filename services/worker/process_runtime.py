@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from services.worker import toolchain
+from services.worker.census import Census
 from services.worker.conversation import (
     Answer,
     Conversation,
@@ -62,6 +63,7 @@ class ProcessRuntime:
         self._worker_id = worker_id
         self._dirs = SandboxDirs(self._work_dir, stack=stack, boot_id=boot_id)
         self._limits = limits
+        self._census = Census()
         self._toolchain = toolchain.find()
         self._builder = GoBuilder(self._go, self._toolchain.go_sources, self._dirs)
         # Shared by all builds on this machine; the compiler locks what it must.
@@ -77,7 +79,7 @@ class ProcessRuntime:
             runtimes=sorted(self._toolchain.executables),
         )
         dead = await asyncio.to_thread(self._dirs.open)
-        kill_marked([f"{boot}-" for boot in dead])
+        kill_marked(self._census, [f"{boot}-" for boot in dead])
         self._dirs.bury(dead)
 
     def images(self) -> Mapping[str, str]:
@@ -136,7 +138,7 @@ class ProcessRuntime:
 
     async def close(self) -> None:
         """Nothing of this boot is left."""
-        kill_marked([f"{self._dirs.boot}-"])
+        kill_marked(self._census, [f"{self._dirs.boot}-"])
         await asyncio.to_thread(self._dirs.close)
 
     @property
@@ -159,7 +161,11 @@ class ProcessRuntime:
         if (variable := assignment.payload_variable) is not None:
             environment["FUNCTION_PAYLOAD"] = variable
         return Child(
-            self._command(spec.runtime), cwd=code_dir, environment=environment, mark=sandbox.name
+            self._command(spec.runtime),
+            cwd=code_dir,
+            environment=environment,
+            mark=sandbox.name,
+            census=self._census,
         )
 
     def _command(self, runtime: str) -> list[str]:
@@ -184,7 +190,13 @@ class ProcessRuntime:
         command = [str(self._toolchain.executables["go"]), *build.command]
         mark = f"{self._dirs.boot}-build{self._builds}"
         try:
-            child = Child(command, cwd=build.source, environment=environment, mark=mark)
+            child = Child(
+                command,
+                cwd=build.source,
+                environment=environment,
+                mark=mark,
+                census=self._census,
+            )
         except OSError as error:
             raise RuntimeUnavailable(f"the Go compiler cannot run: {error}") from error
         lines: list[str] = []

@@ -17,9 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-MARK = "FAAS_SANDBOX"
+from services.worker.census import MARK, Census, descendants, process
 
-_PROC = Path("/proc")
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL_S = 0.02
@@ -32,11 +31,18 @@ class Child:
     """One child process, in a session of its own; it dies with this process."""
 
     def __init__(
-        self, command: Sequence[str], *, cwd: Path, environment: Mapping[str, str], mark: str
+        self,
+        command: Sequence[str],
+        *,
+        cwd: Path,
+        environment: Mapping[str, str],
+        mark: str,
+        census: Census,
     ) -> None:
         """Start `command`, both its streams on pipes. Raises OSError."""
         self._mark = mark
-        self._below: set[tuple[int, bytes]] = set()
+        self._census = census
+        self._below: dict[int, bytes] = {}
         self._pipes: list[_Pipe] = []
         parent = os.getpid()
 
@@ -81,8 +87,10 @@ class Child:
     def note_below(self) -> None:
         """Remember what is below it now, to be killed even if it ends before."""
         if _LINUX and self._process.poll() is None:
-            below = _descendants(self._process.pid) - {self._process.pid}
-            self._below |= {(pid, _birth(pid)) for pid in below}
+            below = self._census.below(self._process.pid)
+            self._below |= {
+                pid: found.birth for pid, found in below.items() if pid != self._process.pid
+            }
 
     async def kill(self) -> int:
         """Kill it and all below it, and wait; its return code."""
@@ -94,11 +102,11 @@ class Child:
                 os.killpg(pid, signal.SIGKILL)
             self._process.kill()
         code = await self.wait()
-        for below, birth in self._below:
+        for below, birth in self._below.items():
             # The number may be another's by now.
-            if birth and _birth(below) == birth:
+            if (found := process(below)) and found.birth == birth:
                 _kill_tree(below)
-        kill_marked([self._mark])
+        kill_marked(self._census, [self._mark])
         return code
 
 
@@ -133,15 +141,10 @@ class _Pipe:
             self.close()
 
 
-def kill_marked(marks: Iterable[str]) -> None:
+def kill_marked(census: Census, marks: Iterable[str]) -> None:
     """Kill what bears one of these marks; one that ends in a dash stands for all it begins."""
-    if not _LINUX:
-        return
-    exact = {f"{MARK}={mark}".encode() for mark in marks}
-    prefixes = tuple(mark for mark in exact if mark.endswith(b"-"))
-    for pid in _pids():
-        environment = _environment(pid)
-        if exact & environment or any(entry.startswith(prefixes) for entry in environment):
+    if _LINUX:
+        for pid in census.marked({mark.encode() for mark in marks}):
             _kill_tree(pid)
 
 
@@ -149,7 +152,7 @@ def _kill_tree(root: int) -> None:
     """Stop it and all below it, until nothing new appears; then kill them."""
     stopped: set[int] = set()
     while True:
-        new = _descendants(root) - stopped
+        new = descendants(root) - stopped
         if not new:
             break
         for pid in new:
@@ -157,47 +160,6 @@ def _kill_tree(root: int) -> None:
         stopped |= new
     for pid in stopped:
         _signal(pid, signal.SIGKILL)
-
-
-def _descendants(root: int) -> set[int]:
-    children: dict[int, list[int]] = {}
-    for pid in _pids():
-        children.setdefault(_parent(pid), []).append(pid)
-    found, pending = set(), [root]
-    while pending:
-        pid = pending.pop()
-        if pid not in found:
-            found.add(pid)
-            pending += children.get(pid, [])
-    return found
-
-
-def _pids() -> list[int]:
-    return [int(name) for name in os.listdir(_PROC) if name.isdigit()]  # noqa: PTH208 - many
-
-
-def _parent(pid: int) -> int:
-    """Its parent; -1 if it is gone."""
-    try:
-        # The name, in parentheses, may hold anything.
-        return int((_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()[1])
-    except (OSError, ValueError, IndexError):
-        return -1
-
-
-def _birth(pid: int) -> bytes:
-    """When it was started: with its number, it is this process and no other."""
-    try:
-        return (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()[19]
-    except (OSError, IndexError):
-        return b""
-
-
-def _environment(pid: int) -> set[bytes]:
-    try:
-        return set((_PROC / str(pid) / "environ").read_bytes().split(b"\0"))
-    except OSError:
-        return set()
 
 
 def _signal(pid: int, number: int) -> None:
