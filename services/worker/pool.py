@@ -374,11 +374,23 @@ class Pool:
                     # It is on its way already.
                     slot.key, slot.memory_mb = key, demand.memory_mb
                     return self._serve(key)
-        if self._more_pays(key, self._cold(demand.runtime)):
+        if self._may_start(key) and self._more_pays(key, self._cold(demand.runtime)):
             if not self._room_taken and self._room(demand.memory_mb):
                 return self._start(demand)
             return self._make_room(demand)
         return None
+
+    def _may_start(self, key: Key) -> bool:
+        """Whether one may be started while others do.
+
+        A machine starts few at once. Of a function that may compute all the time no more
+        are: when they are up it is known whether it does, and others would only be in
+        each other's way.
+        """
+        if self._function(key).cpu_s is not None:
+            return True
+        starting = sum(slot.state is State.STARTING for slot in self._slots)
+        return starting < self._budget.cores
 
     def _more_pays(self, key: Key, cost_s: float) -> bool:
         """Whether one sandbox more would serve the waiting calls sooner, at this cost."""
