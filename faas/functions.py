@@ -3,8 +3,10 @@
 import asyncio
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Unpack
 from uuid import uuid4
 
@@ -25,7 +27,6 @@ from faas.invocations import (
     AsyncInvocation,
     Invocation,
     has_ended,
-    result_of,
     status_of,
 )
 from faas.paging import pages
@@ -33,7 +34,7 @@ from faas.payloads import value_of
 from faas.schedules import AsyncSchedule, Schedule
 from faas.settings import Settings, fill
 from faas.sources import Code, Source, prepared
-from faas.transport import Transport
+from faas.transport import Transport, Whole
 from faas.v1 import function_pb2
 from faas.v1.function_pb2 import FunctionVersion
 from faas.v1.function_service_pb2 import (
@@ -48,9 +49,9 @@ from faas.v1.function_service_pb2 import (
 )
 from faas.v1.function_service_pb2_grpc import FunctionServiceStub
 from faas.v1.invocation_service_pb2 import (
-    CallFunctionRequest,
     CancelInvocationsRequest,
     InvokeRequest,
+    StreamCallFunctionRequest,
 )
 from faas.v1.invocation_service_pb2_grpc import InvocationServiceStub
 from faas.v1.lane_pb2 import Lane, PauseFunctionRequest, ResumeFunctionRequest
@@ -79,8 +80,10 @@ class Answer:
     """What a raw call answered."""
 
     data: bytes
+    """Empty if it was written to a file."""
     content_type: str
     invocation_id: str
+    size_bytes: int = 0
 
 
 class FunctionView:
@@ -139,7 +142,7 @@ class AsyncFunction(FunctionView):
         wait_s = WAIT_S if timeout_s is None else min(timeout_s, WAIT_S)
         invocation = await self._invoke(payload, wait_s, version=version, labels=labels)
         if has_ended(invocation.record):
-            return result_of(invocation.record)
+            return await invocation.result()
         left_s = None if timeout_s is None else timeout_s - wait_s
         return await invocation.result(left_s)
 
@@ -212,30 +215,48 @@ class AsyncFunction(FunctionView):
 
     async def call(
         self,
-        body: bytes | str = b"",
+        body: bytes | str | Path | IO[bytes] = b"",
         *,
         content_type: str = "",
         timeout_s: float = CALL_TIMEOUT_S,
         version: int = 0,
+        to: IO[bytes] | None = None,
     ) -> Answer:
         """Bytes in, bytes out, each with its content type: exact where JSON is not.
 
-        Raises NoResult where the function has none. It is sent once: a failure on the
-        way may mean that it ran.
+        A path or an open file is sent as it is read, and the answer is written as it
+        comes to the file `to`, if there is one: neither is in memory as a whole. Raises
+        NoResult where the function has none. It is sent once: a failure on the way may
+        mean that it ran.
         """
         if isinstance(body, str):
-            body, content_type = body.encode(), content_type or "text/plain; charset=utf-8"
-        request = CallFunctionRequest(
+            content_type = content_type or "text/plain; charset=utf-8"
+        first = StreamCallFunctionRequest(
             function_id=self._function_id,
-            body=HttpBody(data=body, content_type=content_type),
+            body=HttpBody(content_type=content_type),
             function_version=version,
         )
-        answer, headers = await self._transport.answered(
-            InvocationServiceStub(self._transport.channel).CallFunction,
-            request,
+        answers = self._transport.exchange(
+            InvocationServiceStub(self._transport.channel).StreamCallFunction,
+            _body(first, body),
             timeout_s=timeout_s,
         )
-        return Answer(answer.data, answer.content_type, headers.get("x-faas-invocation-id", ""))
+        parts: list[bytes] = []
+        whole, answer = None, Answer(b"", "", "")
+        async for part, headers in answers:
+            if whole is None:
+                whole = Whole(headers)
+                invocation_id = headers.get("x-faas-invocation-id", "")
+                answer = Answer(b"", part.content_type, invocation_id)
+            whole.add(part.data)
+            answer = replace(answer, size_bytes=answer.size_bytes + len(part.data))
+            if to is None:
+                parts.append(part.data)
+            else:
+                await asyncio.to_thread(to.write, part.data)
+        if whole is not None:
+            whole.check()
+        return replace(answer, data=b"".join(parts))
 
     async def cancel_all(self, *, status: str = "", created_before: datetime | None = None) -> int:
         """Cancel its invocations that have not ended: how many. `status`: only such."""
@@ -493,6 +514,25 @@ class Function(FunctionView, Face[AsyncFunction]):
     versions = iterating(AsyncFunction.versions)
     version = blocking(AsyncFunction.version)
     download = iterating(AsyncFunction.download)
+
+
+async def _body(
+    first: StreamCallFunctionRequest, body: bytes | str | Path | IO[bytes]
+) -> AsyncIterator[StreamCallFunctionRequest]:
+    """The messages of a raw call; `first` has all but the body."""
+    if isinstance(body, bytes | str):
+        body = bytes(body, "utf-8") if isinstance(body, str) else body
+        first.body.data = body[:CHUNK_BYTES]
+        yield first
+        for start in range(CHUNK_BYTES, len(body), CHUNK_BYTES):
+            chunk = HttpBody(data=body[start : start + CHUNK_BYTES])
+            yield StreamCallFunctionRequest(body=chunk)
+        return
+    with body.open("rb") if isinstance(body, Path) else nullcontext(body) as file:
+        first.body.data = await asyncio.to_thread(file.read, CHUNK_BYTES)
+        yield first
+        while data := await asyncio.to_thread(file.read, CHUNK_BYTES):
+            yield StreamCallFunctionRequest(body=HttpBody(data=data))
 
 
 def _chunks(file: IO[bytes]) -> Iterator[UploadCodeRequest]:

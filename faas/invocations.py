@@ -17,7 +17,7 @@ from faas.errors import (
     Unavailable,
     WaitTimeout,
 )
-from faas.json_values import to_python
+from faas.json_values import is_json, loads, to_python
 from faas.paging import pages
 from faas.transport import FIRST_BACKOFF_S, MAX_BACKOFF_S, Transport
 from faas.v1 import invocation_pb2
@@ -26,7 +26,9 @@ from faas.v1.invocation_pb2 import InvocationEvent, LogLine
 from faas.v1.invocation_service_pb2 import (
     CancelInvocationRequest,
     GetInvocationLogsRequest,
+    GetInvocationPayloadRequest,
     GetInvocationRequest,
+    GetInvocationResultRequest,
     WatchInvocationRequest,
 )
 from faas.v1.invocation_service_pb2_grpc import InvocationServiceStub
@@ -42,6 +44,8 @@ WATCH_S = 3600.0
 """How long one stream may last before the next one takes it up."""
 SILENCE_S = 45.0
 """A stream without a sign of life, of which there is one every 15 s, is broken."""
+DOWNLOAD_S = 900.0
+"""How long reading a payload or a result may take."""
 RESUME_S = 30.0
 """How long a stream that broke is tried to be taken up again."""
 
@@ -108,7 +112,7 @@ class InvocationView:
 
     @property
     def payload(self) -> Any:
-        """What the function was given. Lists leave it out."""
+        """What the function was given. Lists leave it out, and so do records of more than 1 MiB."""
         return to_python(self.record.payload)
 
     @property
@@ -156,7 +160,28 @@ class AsyncInvocation(InvocationView):
 
     async def result(self, timeout_s: float | None = None) -> Any:
         """What the function returned, when it has. Raises FunctionFailed, WaitTimeout."""
-        return result_of(await self.wait(timeout_s))
+        record = await self.wait(timeout_s)
+        if not record.HasField("large_result") or not is_json(record.result_type):
+            return result_of(record)
+        return loads(b"".join([chunk async for chunk in self.read_result()]))
+
+    async def read_payload(self) -> AsyncIterator[bytes]:
+        """The payload's bytes as they came, in chunks."""
+        stub = InvocationServiceStub(self._transport.channel)
+        request = GetInvocationPayloadRequest(invocation_id=self.id)
+        async for chunk in self._transport.download(
+            stub.GetInvocationPayload, request, timeout_s=DOWNLOAD_S
+        ):
+            yield chunk
+
+    async def read_result(self) -> AsyncIterator[bytes]:
+        """The result's bytes as the function gave them, in chunks. Raises ResultNotFound."""
+        stub = InvocationServiceStub(self._transport.channel)
+        request = GetInvocationResultRequest(invocation_id=self.id)
+        async for chunk in self._transport.download(
+            stub.GetInvocationResult, request, timeout_s=DOWNLOAD_S
+        ):
+            yield chunk
 
     async def cancel(self) -> Record:
         """End it: what runs is killed. Raises InvocationEnded where it has ended before."""
@@ -262,6 +287,8 @@ class Invocation(InvocationView, Face[AsyncInvocation]):
     cancel = blocking(AsyncInvocation.cancel)
     explain = blocking(AsyncInvocation.explain)
     compare = blocking(AsyncInvocation.compare)
+    read_payload = iterating(AsyncInvocation.read_payload)
+    read_result = iterating(AsyncInvocation.read_result)
     logs = iterating(AsyncInvocation.logs)
     watch = iterating(AsyncInvocation.watch)
 

@@ -7,18 +7,27 @@ made is then the caller's to look at.
 """
 
 import asyncio
+import hashlib
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
+from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.message import Message
 
 from faas import __version__
 from faas.address import Address
-from faas.errors import CallFailed, NotSupported, TooMuch, Unavailable, from_rpc_error
+from faas.errors import (
+    CallFailed,
+    NotSupported,
+    ServerError,
+    TooMuch,
+    Unavailable,
+    from_rpc_error,
+)
 
 Response = TypeVar("Response")
 
@@ -95,7 +104,7 @@ class Transport:
             headers = await call.initial_metadata()
         except grpc.aio.AioRpcError as error:
             raise self._explain(error) from None
-        return response, {key: value for key, value in headers if isinstance(value, str)}
+        return response, _texts(headers)
 
     async def read(
         self,
@@ -116,6 +125,49 @@ class Transport:
     ) -> Response:
         """Send a stream of messages, made anew for each try. Raises CallFailed."""
         return await self._try(method, lambda: _paced(messages()), timeout_s, True)
+
+    async def exchange(
+        self,
+        method: Callable[..., grpc.aio.StreamStreamCall[Any, Response]],
+        messages: AsyncIterator[Message],
+        *,
+        timeout_s: float,
+    ) -> AsyncIterator[tuple[Response, Mapping[str, str]]]:
+        """Send a stream, once: what comes back, with the answer's headers. Raises CallFailed."""
+        call = method(messages, timeout=timeout_s, metadata=self._metadata)
+        headers: Mapping[str, str] | None = None
+        try:
+            async for response in call:
+                if headers is None:
+                    headers = _texts(await call.initial_metadata())
+                yield response, headers
+        except grpc.aio.AioRpcError as error:
+            raise self._explain(error) from None
+        finally:
+            call.cancel()
+
+    async def download(
+        self,
+        method: Callable[..., grpc.aio.UnaryStreamCall[Any, HttpBody]],
+        request: Message,
+        *,
+        timeout_s: float,
+    ) -> AsyncIterator[bytes]:
+        """Content that comes in chunks, all of it. Raises CallFailed."""
+        call = method(request, timeout=timeout_s, metadata=self._metadata)
+        whole: Whole | None = None
+        try:
+            async for body in call:
+                if whole is None:
+                    whole = Whole(_texts(await call.initial_metadata()))
+                whole.add(body.data)
+                yield body.data
+        except grpc.aio.AioRpcError as error:
+            raise self._explain(error) from None
+        finally:
+            call.cancel()
+        if whole is not None:
+            whole.check()
 
     async def receive(
         self,
@@ -187,6 +239,31 @@ class Transport:
                 f" client ({__version__}), or is no faas-mesh.",
             )
         return failure
+
+
+class Whole:
+    """Counts and sums content, where the server has said what there will be of it."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        """As `headers` say."""
+        self._said = (headers.get("x-faas-size-bytes"), headers.get("x-faas-sha256"))
+        self._digest = hashlib.sha256()
+        self._size = 0
+
+    def add(self, data: bytes) -> None:
+        """The next of it."""
+        self._size += len(data)
+        if self._said[1]:
+            self._digest.update(data)
+
+    def check(self) -> None:
+        """That was all. Raises ServerError where it was not."""
+        if self._said[1] and self._said != (str(self._size), self._digest.hexdigest()):
+            raise ServerError("The content broke off, or was changed on its way. Read it again.")
+
+
+def _texts(headers: Any) -> dict[str, str]:
+    return {key: value for key, value in headers or () if isinstance(value, str)}
 
 
 def pause_s(failure: CallFailed, attempt: int) -> float | None:

@@ -23,6 +23,7 @@
     ├── InvocationEnded
     ├── InvocationUnfinished
     ├── TooLarge
+    ├── TooSlow
     ├── FunctionFailed          instead of a result, where a call can answer nothing else
     ├── FunctionTimedOut
     ├── InvocationDeadLettered
@@ -220,6 +221,13 @@ class TooLarge(MeshError):
 
     code = code_pb2.RESOURCE_EXHAUSTED
     reason = reasons.TOO_LARGE
+
+
+class TooSlow(MeshError):
+    """The request did not come to its end in the time that there is."""
+
+    code = code_pb2.DEADLINE_EXCEEDED
+    reason = reasons.TOO_SLOW
 
 
 class FunctionFailed(MeshError):

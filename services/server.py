@@ -21,6 +21,7 @@ from collections.abc import (
 )
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -210,9 +211,14 @@ class Server:
                     # Closed with the call, not when it is collected: it may hold things.
                     async with aclosing(behaviour(requests, call)) as responses:
                         async for response in responses:
+                            if call.answer_metadata:
+                                await _send_metadata(context, call)
+                                call.answer_metadata.clear()
                             yield response
                 except Exception as error:
-                    await _abort(context, self._as_mesh_error(error, call, reads))
+                    # Not ahead of the error: over HTTP it would come too late for a status.
+                    failure = self._as_mesh_error(error, call, reads)
+                    await _abort(context, failure, call.answer_metadata)
 
         make = {
             (False, False): grpc.unary_unary_rpc_method_handler,
@@ -363,7 +369,11 @@ async def _send_metadata(context: grpc.aio.ServicerContext[Any, Any], call: Call
         await context.send_initial_metadata(tuple(call.answer_metadata.items()))
 
 
-async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: MeshError) -> None:
+async def _abort(
+    context: grpc.aio.ServicerContext[Any, Any],
+    error: MeshError,
+    metadata: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """End the call with the status that `error` stands for (google.rpc.Status, AIP-193)."""
     info = error_details_pb2.ErrorInfo(
         reason=reasons.ErrorReason.Name(error.reason),
@@ -392,7 +402,10 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: MeshError) 
     await context.abort(
         code,
         message,
-        trailing_metadata=(("grpc-status-details-bin", status.SerializeToString()),),
+        trailing_metadata=(
+            *metadata.items(),
+            ("grpc-status-details-bin", status.SerializeToString()),
+        ),
     )
 
 

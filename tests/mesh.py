@@ -212,7 +212,7 @@ class Mesh:
                 "redis_url": self.redis_url,
                 "functions_address": self.address("functions"),
             }
-        if part == "functions":
+        if part in ("functions", "invocations"):
             needed["storage_url"] = f"file://{self.directory}/storage"
         if part == "worker":
             needed |= {

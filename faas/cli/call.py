@@ -2,8 +2,10 @@
 
 import mimetypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 import typer
 
@@ -41,11 +43,17 @@ def call(
     """
     from faas.errors import NoResult
 
-    data, guessed = _read(body)
-    with connected(ctx) as client:
+    data, guessed = _opened(body)
+    # Text for a terminal is looked at first; everything else goes by.
+    shown = to is None and sys.stdout.isatty()
+    with connected(ctx) as client, _target(to) as file:
         try:
             answer = client.function(name).call(
-                data, content_type=content_type or guessed, timeout_s=timeout, version=version
+                data,
+                content_type=content_type or guessed,
+                timeout_s=timeout,
+                version=version,
+                to=None if shown else file,
             )
         except NoResult as failure:
             code = ExitCode.FUNCTION_FAILED
@@ -55,31 +63,38 @@ def call(
             hint = f"\n`faas invocations get {invocation}` has the record." if invocation else ""
             raise Failed(f"{failure}{hint}", code) from failure
     if to is not None:
-        with written_whole(to) as file:
-            file.write(answer.data)
-        say(f"{len(answer.data)} bytes of {answer.content_type or BINARY} are in {to}.")
-    elif sys.stdout.isatty():
+        say(f"{answer.size_bytes} bytes of {answer.content_type or BINARY} are in {to}.")
+    elif shown:
         try:
             print("\n".join(map(printable, answer.data.decode().split("\n"))))
         except UnicodeDecodeError:
             raise Failed(
                 f"It is {answer.content_type}: write it to a file, with --to FILE."
             ) from None
+
+
+@contextmanager
+def _target(to: Path | None) -> Iterator[IO[bytes]]:
+    """Where the answer is written to as it comes."""
+    if to is not None:
+        with written_whole(to) as file:
+            yield file
     else:
-        sys.stdout.buffer.write(answer.data)
+        yield sys.stdout.buffer
+        sys.stdout.flush()
 
 
-def _read(body: str | None) -> tuple[bytes, str]:
-    """The bytes, and of what type they seem to be."""
+def _opened(body: str | None) -> tuple[bytes | IO[bytes], str]:
+    """The bytes or what has them, and of what type they seem to be."""
     if body is None:
         return b"", ""
     if body == "-":
-        return sys.stdin.buffer.read(), BINARY
+        return sys.stdin.buffer, BINARY
     if not body.startswith("@"):
         looks_like_json = body.lstrip()[:1] in ("{", "[", '"')
         return body.encode(), "application/json" if looks_like_json else "text/plain"
     path = Path(body[1:])
     try:
-        return path.read_bytes(), mimetypes.guess_type(path.name)[0] or BINARY
+        return path.open("rb"), mimetypes.guess_type(path.name)[0] or BINARY
     except OSError as error:
         raise Failed(f"{path} cannot be read: {error.strerror}.") from error

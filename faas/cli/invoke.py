@@ -5,22 +5,24 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import uuid4
 
 import typer
 
 from faas.cli.failures import ExitCode, Failed, say
+from faas.cli.files import written_whole
 from faas.cli.functions import NAME
 from faas.cli.options import later, pairs
 from faas.cli.output import Format, as_json, busy, printable, show, write_json
 from faas.cli.payloads import read_payload
 from faas.cli.session import connected
-from faas.v1.invocation_pb2 import LogLine
+from faas.v1.invocation_pb2 import Invocation, LogLine
 
 if TYPE_CHECKING:
     from faas.client import Client
-    from faas.invocations import Invocation
+    from faas.invocations import Invocation as Handle
 
 LOOK_S = 1.0
 """How often it is looked whether a function was invoked again."""
@@ -60,6 +62,10 @@ def invoke(
             help="The same id invokes once, however often it is sent.", show_default=False
         ),
     ] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", help="Write the result to this file.", show_default=False),
+    ] = None,
     output: Annotated[
         Format | None,
         typer.Option(
@@ -77,6 +83,8 @@ def invoke(
     """
     from faas.cli.invocations import INVOCATION
 
+    if to is not None and (asynchronous or delay):
+        raise Failed("--to needs the result, and --async and --delay do not wait for it.")
     data = read_payload(payload)
     with connected(ctx) as client:
         with _once(name, request_id or str(uuid4())) as id_:
@@ -98,9 +106,13 @@ def invoke(
         except KeyboardInterrupt:
             say(f"\n{how_to_go_on(invocation.id)}")
             raise
-    if output is not None:
-        show(INVOCATION, record, output)
-    _finish(invocation, quiet=output is not None)
+        if to is not None and record.status == Invocation.COMPLETED:
+            with written_whole(to) as file:
+                size = sum(map(file.write, invocation.read_result()))
+            say(f"{size} bytes of {record.result_type} are in {to}.")
+        if output is not None:
+            show(INVOCATION, record, output)
+        _finish(invocation, quiet=output is not None or to is not None)
 
 
 def logs(
@@ -134,7 +146,7 @@ def logs(
             _print_logs(invocation, output, follow=follow, times=times)
 
 
-def _of_function(client: "Client", name: str, *, follow: bool) -> Iterator["Invocation"]:
+def _of_function(client: "Client", name: str, *, follow: bool) -> Iterator["Handle"]:
     """The function's latest invocation; to follow, then those after it, in their order."""
     recent = _latest(client, name)
     if not recent and not follow:
@@ -152,11 +164,11 @@ def _of_function(client: "Client", name: str, *, follow: bool) -> Iterator["Invo
         time.sleep(LOOK_S)
 
 
-def _latest(client: "Client", name: str) -> "list[Invocation]":
+def _latest(client: "Client", name: str) -> "list[Handle]":
     return list(islice(client.invocations(function_id=name, page_size=MOST), MOST))
 
 
-def _print_logs(invocation: "Invocation", output: Format, *, follow: bool, times: bool) -> None:
+def _print_logs(invocation: "Handle", output: Format, *, follow: bool, times: bool) -> None:
     lines = invocation.logs(follow=follow)
     if output is Format.JSON:
         for line in lines:
@@ -198,11 +210,12 @@ def how_to_go_on(invocation_id: str) -> str:
     )
 
 
-def _finish(invocation: "Invocation", *, quiet: bool) -> None:
+def _finish(invocation: "Handle", *, quiet: bool) -> None:
     from faas.errors import FunctionFailed
+    from faas.invocations import result_of
 
     try:
-        result = invocation.result(0)
+        result = result_of(invocation.record) if quiet else invocation.result(0)
     except FunctionFailed as failure:
         text = str(failure)
         say("\n".join(map(printable, text.splitlines())) if sys.stderr.isatty() else text)

@@ -27,7 +27,7 @@ from faas.v1 import worker_pb2 as faas_dot_v1_dot_worker__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66\x61\x61s/v1/execution.proto\x12\x07\x66\x61\x61s.v1\x1a\x18\x66\x61\x61s/v1/invocation.proto\x1a\x14\x66\x61\x61s/v1/worker.proto\x1a\x1egoogle/protobuf/duration.proto\"\xc1\t\n\x06Report\x12&\n\x05hello\x18\x01 \x01(\x0b\x32\x15.faas.v1.Report.HelloH\x00\x12.\n\theartbeat\x18\x02 \x01(\x0b\x32\x19.faas.v1.Report.HeartbeatH\x00\x12&\n\x05start\x18\x03 \x01(\x0b\x32\x15.faas.v1.Report.StartH\x00\x12*\n\x07\x64\x65\x63line\x18\x04 \x01(\x0b\x32\x17.faas.v1.Report.DeclineH\x00\x12$\n\x04logs\x18\x05 \x01(\x0b\x32\x14.faas.v1.Report.LogsH\x00\x12,\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x18.faas.v1.Report.FinishedH\x00\x12.\n\tabandoned\x18\x07 \x01(\x0b\x32\x19.faas.v1.Report.AbandonedH\x00\x12*\n\x07goodbye\x18\x08 \x01(\x0b\x32\x17.faas.v1.Report.GoodbyeH\x00\x12(\n\x06\x62uried\x18\t \x01(\x0b\x32\x16.faas.v1.Report.BuriedH\x00\x1a\x43\n\x05Hello\x12\x1f\n\x06worker\x18\x01 \x01(\x0b\x32\x0f.faas.v1.Worker\x12\x19\n\x11takes_assignments\x18\x02 \x01(\x08\x1aP\n\tHeartbeat\x12\x1f\n\x06worker\x18\x01 \x01(\x0b\x32\x0f.faas.v1.Worker\x12\"\n\x04held\x18\x02 \x03(\x0b\x32\x14.faas.v1.Report.Held\x1a.\n\x04Held\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x1a\x30\n\x05Start\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x10\n\x08grant_id\x18\x02 \x01(\t\x1a\x42\n\x07\x44\x65\x63line\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x10\n\x08grant_id\x18\x03 \x01(\t\x1a\x19\n\x06\x42uried\x12\x0f\n\x07\x62oot_id\x18\x01 \x01(\t\x1a\x61\n\x04Logs\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x10\n\x08sequence\x18\x03 \x01(\x05\x12\x1f\n\x05lines\x18\x04 \x03(\x0b\x32\x10.faas.v1.LogLine\x1a\x9b\x02\n\x08\x46inished\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12*\n\x06status\x18\x03 \x01(\x0e\x32\x1a.faas.v1.Invocation.Status\x12\x0e\n\x06result\x18\x04 \x01(\x0c\x12\x13\n\x0bresult_type\x18\x05 \x01(\t\x12(\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x19.faas.v1.Invocation.Error\x12,\n\x07metrics\x18\x07 \x01(\x0b\x32\x1b.faas.v1.Invocation.Metrics\x12\x15\n\rruntime_image\x18\x08 \x01(\t\x12\x16\n\x0elogs_truncated\x18\t \x01(\x08\x12\x0f\n\x07\x62oot_id\x18\n \x01(\t\x1a\x43\n\tAbandoned\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0e\n\x06reason\x18\x03 \x01(\t\x1a\t\n\x07GoodbyeB\x08\n\x06report\"\x9c\n\n\tDirective\x12\x38\n\rheartbeat_ack\x18\x01 \x01(\x0b\x32\x1f.faas.v1.Directive.HeartbeatAckH\x00\x12-\n\x07granted\x18\x02 \x01(\x0b\x32\x1a.faas.v1.Directive.GrantedH\x00\x12-\n\x07refused\x18\x03 \x01(\x0b\x32\x1a.faas.v1.Directive.RefusedH\x00\x12/\n\x08recorded\x18\x04 \x01(\x0b\x32\x1b.faas.v1.Directive.RecordedH\x00\x12)\n\x05\x64rain\x18\x05 \x01(\x0b\x32\x18.faas.v1.Directive.DrainH\x00\x12+\n\x06resume\x18\x06 \x01(\x0b\x32\x19.faas.v1.Directive.ResumeH\x00\x12+\n\x06\x63\x61ncel\x18\x07 \x01(\x0b\x32\x19.faas.v1.Directive.CancelH\x00\x12+\n\x06\x62uried\x18\x08 \x01(\x0b\x32\x19.faas.v1.Directive.BuriedH\x00\x12.\n\x08\x61ssigned\x18\t \x01(\x0b\x32\x1a.faas.v1.Directive.GrantedH\x00\x1aq\n\x0cHeartbeatAck\x12\x11\n\tboot_lost\x18\x01 \x01(\x08\x12\'\n\tnot_yours\x18\x02 \x03(\x0b\x32\x14.faas.v1.Report.Held\x12%\n\x04kept\x18\x03 \x01(\x0b\x32\x17.faas.v1.Directive.Kept\x1a\x89\x01\n\x04Kept\x12\x33\n\tfunctions\x18\x01 \x03(\x0b\x32 .faas.v1.Directive.Kept.Function\x1aL\n\x08\x46unction\x12\x13\n\x0b\x66unction_id\x18\x01 \x01(\t\x12\x18\n\x10\x66unction_version\x18\x02 \x01(\x05\x12\x11\n\tsandboxes\x18\x03 \x01(\x05\x1a\xeb\x01\n\x07Granted\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x10\n\x08grant_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x13\n\x0b\x66unction_id\x18\x04 \x01(\t\x12\x18\n\x10\x66unction_version\x18\x05 \x01(\x05\x12\x15\n\rfunction_name\x18\x06 \x01(\t\x12\x0f\n\x07payload\x18\x07 \x01(\x0c\x12\x14\n\x0cpayload_type\x18\x08 \x01(\t\x12*\n\x07timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x61lone\x18\n \x01(\x08\x1aS\n\x07Refused\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x10\n\x08grant_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07unknown\x18\x04 \x01(\x08\x1a\xb4\x01\n\x08Recorded\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x34\n\x07outcome\x18\x03 \x01(\x0e\x32#.faas.v1.Directive.Recorded.Outcome\"J\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x0c\n\x08RECORDED\x10\x01\x12\r\n\tDUPLICATE\x10\x02\x12\t\n\x05STALE\x10\x03\x1a\x07\n\x05\x44rain\x1a\x08\n\x06Resume\x1a\x30\n\x06\x43\x61ncel\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x1a\x19\n\x06\x42uried\x12\x0f\n\x07\x62oot_id\x18\x01 \x01(\tB\x0b\n\tdirectiveb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66\x61\x61s/v1/execution.proto\x12\x07\x66\x61\x61s.v1\x1a\x18\x66\x61\x61s/v1/invocation.proto\x1a\x14\x66\x61\x61s/v1/worker.proto\x1a\x1egoogle/protobuf/duration.proto\"\xfd\t\n\x06Report\x12&\n\x05hello\x18\x01 \x01(\x0b\x32\x15.faas.v1.Report.HelloH\x00\x12.\n\theartbeat\x18\x02 \x01(\x0b\x32\x19.faas.v1.Report.HeartbeatH\x00\x12&\n\x05start\x18\x03 \x01(\x0b\x32\x15.faas.v1.Report.StartH\x00\x12*\n\x07\x64\x65\x63line\x18\x04 \x01(\x0b\x32\x17.faas.v1.Report.DeclineH\x00\x12$\n\x04logs\x18\x05 \x01(\x0b\x32\x14.faas.v1.Report.LogsH\x00\x12,\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x18.faas.v1.Report.FinishedH\x00\x12.\n\tabandoned\x18\x07 \x01(\x0b\x32\x19.faas.v1.Report.AbandonedH\x00\x12*\n\x07goodbye\x18\x08 \x01(\x0b\x32\x17.faas.v1.Report.GoodbyeH\x00\x12(\n\x06\x62uried\x18\t \x01(\x0b\x32\x16.faas.v1.Report.BuriedH\x00\x1a\x43\n\x05Hello\x12\x1f\n\x06worker\x18\x01 \x01(\x0b\x32\x0f.faas.v1.Worker\x12\x19\n\x11takes_assignments\x18\x02 \x01(\x08\x1aP\n\tHeartbeat\x12\x1f\n\x06worker\x18\x01 \x01(\x0b\x32\x0f.faas.v1.Worker\x12\"\n\x04held\x18\x02 \x03(\x0b\x32\x14.faas.v1.Report.Held\x1a=\n\x04Held\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\r\n\x05\x65nded\x18\x03 \x01(\x08\x1a\x30\n\x05Start\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x10\n\x08grant_id\x18\x02 \x01(\t\x1a\x42\n\x07\x44\x65\x63line\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x10\n\x08grant_id\x18\x03 \x01(\t\x1a\x19\n\x06\x42uried\x12\x0f\n\x07\x62oot_id\x18\x01 \x01(\t\x1a\x61\n\x04Logs\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x10\n\x08sequence\x18\x03 \x01(\x05\x12\x1f\n\x05lines\x18\x04 \x03(\x0b\x32\x10.faas.v1.LogLine\x1a\xc8\x02\n\x08\x46inished\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12*\n\x06status\x18\x03 \x01(\x0e\x32\x1a.faas.v1.Invocation.Status\x12\x0e\n\x06result\x18\x04 \x01(\x0c\x12\x13\n\x0bresult_type\x18\x05 \x01(\t\x12(\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x19.faas.v1.Invocation.Error\x12,\n\x07metrics\x18\x07 \x01(\x0b\x32\x1b.faas.v1.Invocation.Metrics\x12\x15\n\rruntime_image\x18\x08 \x01(\t\x12\x16\n\x0elogs_truncated\x18\t \x01(\x08\x12\x0f\n\x07\x62oot_id\x18\n \x01(\t\x12+\n\x0clarge_result\x18\x0b \x01(\x0b\x32\x15.faas.v1.LargeContent\x1a\x43\n\tAbandoned\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0e\n\x06reason\x18\x03 \x01(\t\x1a\t\n\x07GoodbyeB\x08\n\x06report\"\xca\n\n\tDirective\x12\x38\n\rheartbeat_ack\x18\x01 \x01(\x0b\x32\x1f.faas.v1.Directive.HeartbeatAckH\x00\x12-\n\x07granted\x18\x02 \x01(\x0b\x32\x1a.faas.v1.Directive.GrantedH\x00\x12-\n\x07refused\x18\x03 \x01(\x0b\x32\x1a.faas.v1.Directive.RefusedH\x00\x12/\n\x08recorded\x18\x04 \x01(\x0b\x32\x1b.faas.v1.Directive.RecordedH\x00\x12)\n\x05\x64rain\x18\x05 \x01(\x0b\x32\x18.faas.v1.Directive.DrainH\x00\x12+\n\x06resume\x18\x06 \x01(\x0b\x32\x19.faas.v1.Directive.ResumeH\x00\x12+\n\x06\x63\x61ncel\x18\x07 \x01(\x0b\x32\x19.faas.v1.Directive.CancelH\x00\x12+\n\x06\x62uried\x18\x08 \x01(\x0b\x32\x19.faas.v1.Directive.BuriedH\x00\x12.\n\x08\x61ssigned\x18\t \x01(\x0b\x32\x1a.faas.v1.Directive.GrantedH\x00\x1aq\n\x0cHeartbeatAck\x12\x11\n\tboot_lost\x18\x01 \x01(\x08\x12\'\n\tnot_yours\x18\x02 \x03(\x0b\x32\x14.faas.v1.Report.Held\x12%\n\x04kept\x18\x03 \x01(\x0b\x32\x17.faas.v1.Directive.Kept\x1a\x89\x01\n\x04Kept\x12\x33\n\tfunctions\x18\x01 \x03(\x0b\x32 .faas.v1.Directive.Kept.Function\x1aL\n\x08\x46unction\x12\x13\n\x0b\x66unction_id\x18\x01 \x01(\t\x12\x18\n\x10\x66unction_version\x18\x02 \x01(\x05\x12\x11\n\tsandboxes\x18\x03 \x01(\x05\x1a\x99\x02\n\x07Granted\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x10\n\x08grant_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x13\n\x0b\x66unction_id\x18\x04 \x01(\t\x12\x18\n\x10\x66unction_version\x18\x05 \x01(\x05\x12\x15\n\rfunction_name\x18\x06 \x01(\t\x12\x0f\n\x07payload\x18\x07 \x01(\x0c\x12\x14\n\x0cpayload_type\x18\x08 \x01(\t\x12*\n\x07timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x61lone\x18\n \x01(\x08\x12,\n\rlarge_payload\x18\x0b \x01(\x0b\x32\x15.faas.v1.LargeContent\x1aS\n\x07Refused\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x10\n\x08grant_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07unknown\x18\x04 \x01(\x08\x1a\xb4\x01\n\x08Recorded\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x34\n\x07outcome\x18\x03 \x01(\x0e\x32#.faas.v1.Directive.Recorded.Outcome\"J\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x0c\n\x08RECORDED\x10\x01\x12\r\n\tDUPLICATE\x10\x02\x12\t\n\x05STALE\x10\x03\x1a\x07\n\x05\x44rain\x1a\x08\n\x06Resume\x1a\x30\n\x06\x43\x61ncel\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x1a\x19\n\x06\x42uried\x12\x0f\n\x07\x62oot_id\x18\x01 \x01(\tB\x0b\n\tdirectiveb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,49 +35,49 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'faas.v1.execution_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_REPORT']._serialized_start=117
-  _globals['_REPORT']._serialized_end=1334
+  _globals['_REPORT']._serialized_end=1394
   _globals['_REPORT_HELLO']._serialized_start=517
   _globals['_REPORT_HELLO']._serialized_end=584
   _globals['_REPORT_HEARTBEAT']._serialized_start=586
   _globals['_REPORT_HEARTBEAT']._serialized_end=666
   _globals['_REPORT_HELD']._serialized_start=668
-  _globals['_REPORT_HELD']._serialized_end=714
-  _globals['_REPORT_START']._serialized_start=716
-  _globals['_REPORT_START']._serialized_end=764
-  _globals['_REPORT_DECLINE']._serialized_start=766
-  _globals['_REPORT_DECLINE']._serialized_end=832
-  _globals['_REPORT_BURIED']._serialized_start=834
-  _globals['_REPORT_BURIED']._serialized_end=859
-  _globals['_REPORT_LOGS']._serialized_start=861
-  _globals['_REPORT_LOGS']._serialized_end=958
-  _globals['_REPORT_FINISHED']._serialized_start=961
-  _globals['_REPORT_FINISHED']._serialized_end=1244
-  _globals['_REPORT_ABANDONED']._serialized_start=1246
-  _globals['_REPORT_ABANDONED']._serialized_end=1313
-  _globals['_REPORT_GOODBYE']._serialized_start=1315
-  _globals['_REPORT_GOODBYE']._serialized_end=1324
-  _globals['_DIRECTIVE']._serialized_start=1337
-  _globals['_DIRECTIVE']._serialized_end=2645
-  _globals['_DIRECTIVE_HEARTBEATACK']._serialized_start=1777
-  _globals['_DIRECTIVE_HEARTBEATACK']._serialized_end=1890
-  _globals['_DIRECTIVE_KEPT']._serialized_start=1893
-  _globals['_DIRECTIVE_KEPT']._serialized_end=2030
-  _globals['_DIRECTIVE_KEPT_FUNCTION']._serialized_start=1954
-  _globals['_DIRECTIVE_KEPT_FUNCTION']._serialized_end=2030
-  _globals['_DIRECTIVE_GRANTED']._serialized_start=2033
-  _globals['_DIRECTIVE_GRANTED']._serialized_end=2268
-  _globals['_DIRECTIVE_REFUSED']._serialized_start=2270
-  _globals['_DIRECTIVE_REFUSED']._serialized_end=2353
-  _globals['_DIRECTIVE_RECORDED']._serialized_start=2356
-  _globals['_DIRECTIVE_RECORDED']._serialized_end=2536
-  _globals['_DIRECTIVE_RECORDED_OUTCOME']._serialized_start=2462
-  _globals['_DIRECTIVE_RECORDED_OUTCOME']._serialized_end=2536
-  _globals['_DIRECTIVE_DRAIN']._serialized_start=2538
-  _globals['_DIRECTIVE_DRAIN']._serialized_end=2545
-  _globals['_DIRECTIVE_RESUME']._serialized_start=2547
-  _globals['_DIRECTIVE_RESUME']._serialized_end=2555
-  _globals['_DIRECTIVE_CANCEL']._serialized_start=2557
-  _globals['_DIRECTIVE_CANCEL']._serialized_end=2605
-  _globals['_DIRECTIVE_BURIED']._serialized_start=834
-  _globals['_DIRECTIVE_BURIED']._serialized_end=859
+  _globals['_REPORT_HELD']._serialized_end=729
+  _globals['_REPORT_START']._serialized_start=731
+  _globals['_REPORT_START']._serialized_end=779
+  _globals['_REPORT_DECLINE']._serialized_start=781
+  _globals['_REPORT_DECLINE']._serialized_end=847
+  _globals['_REPORT_BURIED']._serialized_start=849
+  _globals['_REPORT_BURIED']._serialized_end=874
+  _globals['_REPORT_LOGS']._serialized_start=876
+  _globals['_REPORT_LOGS']._serialized_end=973
+  _globals['_REPORT_FINISHED']._serialized_start=976
+  _globals['_REPORT_FINISHED']._serialized_end=1304
+  _globals['_REPORT_ABANDONED']._serialized_start=1306
+  _globals['_REPORT_ABANDONED']._serialized_end=1373
+  _globals['_REPORT_GOODBYE']._serialized_start=1375
+  _globals['_REPORT_GOODBYE']._serialized_end=1384
+  _globals['_DIRECTIVE']._serialized_start=1397
+  _globals['_DIRECTIVE']._serialized_end=2751
+  _globals['_DIRECTIVE_HEARTBEATACK']._serialized_start=1837
+  _globals['_DIRECTIVE_HEARTBEATACK']._serialized_end=1950
+  _globals['_DIRECTIVE_KEPT']._serialized_start=1953
+  _globals['_DIRECTIVE_KEPT']._serialized_end=2090
+  _globals['_DIRECTIVE_KEPT_FUNCTION']._serialized_start=2014
+  _globals['_DIRECTIVE_KEPT_FUNCTION']._serialized_end=2090
+  _globals['_DIRECTIVE_GRANTED']._serialized_start=2093
+  _globals['_DIRECTIVE_GRANTED']._serialized_end=2374
+  _globals['_DIRECTIVE_REFUSED']._serialized_start=2376
+  _globals['_DIRECTIVE_REFUSED']._serialized_end=2459
+  _globals['_DIRECTIVE_RECORDED']._serialized_start=2462
+  _globals['_DIRECTIVE_RECORDED']._serialized_end=2642
+  _globals['_DIRECTIVE_RECORDED_OUTCOME']._serialized_start=2568
+  _globals['_DIRECTIVE_RECORDED_OUTCOME']._serialized_end=2642
+  _globals['_DIRECTIVE_DRAIN']._serialized_start=2644
+  _globals['_DIRECTIVE_DRAIN']._serialized_end=2651
+  _globals['_DIRECTIVE_RESUME']._serialized_start=2653
+  _globals['_DIRECTIVE_RESUME']._serialized_end=2661
+  _globals['_DIRECTIVE_CANCEL']._serialized_start=2663
+  _globals['_DIRECTIVE_CANCEL']._serialized_end=2711
+  _globals['_DIRECTIVE_BURIED']._serialized_start=849
+  _globals['_DIRECTIVE_BURIED']._serialized_end=874
 # @@protoc_insertion_point(module_scope)

@@ -84,20 +84,26 @@ class Report(_message.Message):
 
         INVOCATION_ID_FIELD_NUMBER: _builtins.int
         ATTEMPT_FIELD_NUMBER: _builtins.int
+        ENDED_FIELD_NUMBER: _builtins.int
         invocation_id: _builtins.str
         attempt: _builtins.int
         """Granted attempt; 0: taken from the queue and not granted yet, as far as
         the worker knows.
+        """
+        ended: _builtins.bool
+        """It has ended, and its large result is on its way to the storage: it is not
+        overdue.
         """
         def __init__(
             self,
             *,
             invocation_id: _builtins.str = ...,
             attempt: _builtins.int = ...,
+            ended: _builtins.bool = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "invocation_id", b"invocation_id"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "ended", b"ended", "invocation_id", b"invocation_id"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -221,6 +227,7 @@ class Report(_message.Message):
         RUNTIME_IMAGE_FIELD_NUMBER: _builtins.int
         LOGS_TRUNCATED_FIELD_NUMBER: _builtins.int
         BOOT_ID_FIELD_NUMBER: _builtins.int
+        LARGE_RESULT_FIELD_NUMBER: _builtins.int
         invocation_id: _builtins.str
         attempt: _builtins.int
         status: _invocation_pb2.Invocation.Status.ValueType
@@ -241,6 +248,12 @@ class Report(_message.Message):
             `start_kind`; the service adds the rest.
             """
 
+        @_builtins.property
+        def large_result(self) -> _invocation_pb2.LargeContent:
+            """Instead of `result`, where that is more than 1 MiB: it was stored before by
+            StoreResult.
+            """
+
         def __init__(
             self,
             *,
@@ -254,10 +267,11 @@ class Report(_message.Message):
             runtime_image: _builtins.str = ...,
             logs_truncated: _builtins.bool = ...,
             boot_id: _builtins.str = ...,
+            large_result: _invocation_pb2.LargeContent | None = ...,
         ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "metrics", b"metrics"]  # noqa: Y015
+        _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "large_result", b"large_result", "metrics", b"metrics"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "boot_id", b"boot_id", "error", b"error", "invocation_id", b"invocation_id", "logs_truncated", b"logs_truncated", "metrics", b"metrics", "result", b"result", "result_type", b"result_type", "runtime_image", b"runtime_image", "status", b"status"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "boot_id", b"boot_id", "error", b"error", "invocation_id", b"invocation_id", "large_result", b"large_result", "logs_truncated", b"logs_truncated", "metrics", b"metrics", "result", b"result", "result_type", b"result_type", "runtime_image", b"runtime_image", "status", b"status"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -459,6 +473,7 @@ class Directive(_message.Message):
         PAYLOAD_TYPE_FIELD_NUMBER: _builtins.int
         TIMEOUT_FIELD_NUMBER: _builtins.int
         ALONE_FIELD_NUMBER: _builtins.int
+        LARGE_PAYLOAD_FIELD_NUMBER: _builtins.int
         invocation_id: _builtins.str
         grant_id: _builtins.str
         attempt: _builtins.int
@@ -473,6 +488,10 @@ class Directive(_message.Message):
         """
         @_builtins.property
         def timeout(self) -> _duration_pb2.Duration: ...
+        @_builtins.property
+        def large_payload(self) -> _invocation_pb2.LargeContent:
+            """Instead of `payload`, where that is more than 1 MiB: FetchPayload has it."""
+
         def __init__(
             self,
             *,
@@ -486,10 +505,11 @@ class Directive(_message.Message):
             payload_type: _builtins.str = ...,
             timeout: _duration_pb2.Duration | None = ...,
             alone: _builtins.bool = ...,
+            large_payload: _invocation_pb2.LargeContent | None = ...,
         ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+        _HasFieldArgType: _TypeAlias = _typing.Literal["large_payload", b"large_payload", "timeout", b"timeout"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["alone", b"alone", "attempt", b"attempt", "function_id", b"function_id", "function_name", b"function_name", "function_version", b"function_version", "grant_id", b"grant_id", "invocation_id", b"invocation_id", "payload", b"payload", "payload_type", b"payload_type", "timeout", b"timeout"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["alone", b"alone", "attempt", b"attempt", "function_id", b"function_id", "function_name", b"function_name", "function_version", b"function_version", "grant_id", b"grant_id", "invocation_id", b"invocation_id", "large_payload", b"large_payload", "payload", b"payload", "payload_type", b"payload_type", "timeout", b"timeout"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -23,19 +23,30 @@ _sym_db = _symbol_database.Default()
 
 
 from faas.v1 import execution_pb2 as faas_dot_v1_dot_execution__pb2
+from faas.v1 import invocation_pb2 as faas_dot_v1_dot_invocation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x66\x61\x61s/v1/execution_service.proto\x12\x07\x66\x61\x61s.v1\x1a\x17\x66\x61\x61s/v1/execution.proto\";\n\x17ReportExecutionsRequest\x12 \n\x07reports\x18\x01 \x03(\x0b\x32\x0f.faas.v1.Report\"B\n\x18ReportExecutionsResponse\x12&\n\ndirectives\x18\x01 \x03(\x0b\x32\x12.faas.v1.Directive2o\n\x10\x45xecutionService\x12[\n\x10ReportExecutions\x12 .faas.v1.ReportExecutionsRequest\x1a!.faas.v1.ReportExecutionsResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x66\x61\x61s/v1/execution_service.proto\x12\x07\x66\x61\x61s.v1\x1a\x17\x66\x61\x61s/v1/execution.proto\x1a\x18\x66\x61\x61s/v1/invocation.proto\";\n\x17ReportExecutionsRequest\x12 \n\x07reports\x18\x01 \x03(\x0b\x32\x0f.faas.v1.Report\"B\n\x18ReportExecutionsResponse\x12&\n\ndirectives\x18\x01 \x03(\x0b\x32\x12.faas.v1.Directive\"@\n\x05Start\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0f\n\x07\x62oot_id\x18\x03 \x01(\t\"4\n\x13\x46\x65tchPayloadRequest\x12\x1d\n\x05start\x18\x01 \x01(\x0b\x32\x0e.faas.v1.Start\"%\n\x14\x46\x65tchPayloadResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"j\n\x12StoreResultRequest\x12\x1d\n\x05start\x18\x01 \x01(\x0b\x32\x0e.faas.v1.Start\x12&\n\x07\x63ontent\x18\x02 \x01(\x0b\x32\x15.faas.v1.LargeContent\x12\r\n\x05\x63hunk\x18\x03 \x01(\x0c\"\x15\n\x13StoreResultResponse2\x8a\x02\n\x10\x45xecutionService\x12[\n\x10ReportExecutions\x12 .faas.v1.ReportExecutionsRequest\x1a!.faas.v1.ReportExecutionsResponse(\x01\x30\x01\x12M\n\x0c\x46\x65tchPayload\x12\x1c.faas.v1.FetchPayloadRequest\x1a\x1d.faas.v1.FetchPayloadResponse0\x01\x12J\n\x0bStoreResult\x12\x1b.faas.v1.StoreResultRequest\x1a\x1c.faas.v1.StoreResultResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'faas.v1.execution_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REPORTEXECUTIONSREQUEST']._serialized_start=69
-  _globals['_REPORTEXECUTIONSREQUEST']._serialized_end=128
-  _globals['_REPORTEXECUTIONSRESPONSE']._serialized_start=130
-  _globals['_REPORTEXECUTIONSRESPONSE']._serialized_end=196
-  _globals['_EXECUTIONSERVICE']._serialized_start=198
-  _globals['_EXECUTIONSERVICE']._serialized_end=309
+  _globals['_REPORTEXECUTIONSREQUEST']._serialized_start=95
+  _globals['_REPORTEXECUTIONSREQUEST']._serialized_end=154
+  _globals['_REPORTEXECUTIONSRESPONSE']._serialized_start=156
+  _globals['_REPORTEXECUTIONSRESPONSE']._serialized_end=222
+  _globals['_START']._serialized_start=224
+  _globals['_START']._serialized_end=288
+  _globals['_FETCHPAYLOADREQUEST']._serialized_start=290
+  _globals['_FETCHPAYLOADREQUEST']._serialized_end=342
+  _globals['_FETCHPAYLOADRESPONSE']._serialized_start=344
+  _globals['_FETCHPAYLOADRESPONSE']._serialized_end=381
+  _globals['_STORERESULTREQUEST']._serialized_start=383
+  _globals['_STORERESULTREQUEST']._serialized_end=489
+  _globals['_STORERESULTRESPONSE']._serialized_start=491
+  _globals['_STORERESULTRESPONSE']._serialized_end=512
+  _globals['_EXECUTIONSERVICE']._serialized_start=515
+  _globals['_EXECUTIONSERVICE']._serialized_end=781
 # @@protoc_insertion_point(module_scope)

@@ -40,6 +40,16 @@ class ExecutionServiceStub:
                 request_serializer=faas_dot_v1_dot_execution__service__pb2.ReportExecutionsRequest.SerializeToString,
                 response_deserializer=faas_dot_v1_dot_execution__service__pb2.ReportExecutionsResponse.FromString,
                 _registered_method=True)
+        self.FetchPayload = channel.unary_stream(
+                '/faas.v1.ExecutionService/FetchPayload',
+                request_serializer=faas_dot_v1_dot_execution__service__pb2.FetchPayloadRequest.SerializeToString,
+                response_deserializer=faas_dot_v1_dot_execution__service__pb2.FetchPayloadResponse.FromString,
+                _registered_method=True)
+        self.StoreResult = channel.stream_unary(
+                '/faas.v1.ExecutionService/StoreResult',
+                request_serializer=faas_dot_v1_dot_execution__service__pb2.StoreResultRequest.SerializeToString,
+                response_deserializer=faas_dot_v1_dot_execution__service__pb2.StoreResultResponse.FromString,
+                _registered_method=True)
 
 
 class ExecutionServiceServicer:
@@ -55,6 +65,25 @@ class ExecutionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FetchPayload(self, request, context):
+        """A payload of more than 1 MiB, in chunks, for the boot that was granted the
+        start. Errors: INVOCATION_NOT_FOUND (it is no longer that boot's),
+        DEPENDENCY_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StoreResult(self, request_iterator, context):
+        """Keeps a result of more than 1 MiB, which the verdict then names; stored when
+        it answers. Sent again, whole, until it does. Errors: INVOCATION_NOT_FOUND (it
+        is no longer that boot's), TOO_LARGE, INVALID_FIELD (what came is not what was
+        announced), DEPENDENCY_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExecutionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -62,6 +91,16 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
                     servicer.ReportExecutions,
                     request_deserializer=faas_dot_v1_dot_execution__service__pb2.ReportExecutionsRequest.FromString,
                     response_serializer=faas_dot_v1_dot_execution__service__pb2.ReportExecutionsResponse.SerializeToString,
+            ),
+            'FetchPayload': grpc.unary_stream_rpc_method_handler(
+                    servicer.FetchPayload,
+                    request_deserializer=faas_dot_v1_dot_execution__service__pb2.FetchPayloadRequest.FromString,
+                    response_serializer=faas_dot_v1_dot_execution__service__pb2.FetchPayloadResponse.SerializeToString,
+            ),
+            'StoreResult': grpc.stream_unary_rpc_method_handler(
+                    servicer.StoreResult,
+                    request_deserializer=faas_dot_v1_dot_execution__service__pb2.StoreResultRequest.FromString,
+                    response_serializer=faas_dot_v1_dot_execution__service__pb2.StoreResultResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -92,6 +131,60 @@ class ExecutionService:
             '/faas.v1.ExecutionService/ReportExecutions',
             faas_dot_v1_dot_execution__service__pb2.ReportExecutionsRequest.SerializeToString,
             faas_dot_v1_dot_execution__service__pb2.ReportExecutionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchPayload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/faas.v1.ExecutionService/FetchPayload',
+            faas_dot_v1_dot_execution__service__pb2.FetchPayloadRequest.SerializeToString,
+            faas_dot_v1_dot_execution__service__pb2.FetchPayloadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StoreResult(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/faas.v1.ExecutionService/StoreResult',
+            faas_dot_v1_dot_execution__service__pb2.StoreResultRequest.SerializeToString,
+            faas_dot_v1_dot_execution__service__pb2.StoreResultResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -331,6 +331,8 @@ class Invocation(_message.Message):
     RESULT_TYPE_FIELD_NUMBER: _builtins.int
     REPLAY_OF_FIELD_NUMBER: _builtins.int
     SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    LARGE_PAYLOAD_FIELD_NUMBER: _builtins.int
+    LARGE_RESULT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`inv-` and a UUIDv7: ids sort by time of acceptance."""
     function_id: _builtins.str
@@ -392,6 +394,18 @@ class Invocation(_message.Message):
     def next_attempt_at(self) -> _timestamp_pb2.Timestamp:
         """Present while PENDING: not before this moment."""
 
+    @_builtins.property
+    def large_payload(self) -> Global___LargeContent:
+        """Present if the payload is more than 1 MiB; `payload` does not show it then,
+        and GetInvocationPayload has its bytes.
+        """
+
+    @_builtins.property
+    def large_result(self) -> Global___LargeContent:
+        """Present if the result is more than 1 MiB; `result` does not show it then,
+        and GetInvocationResult has its bytes.
+        """
+
     def __init__(
         self,
         *,
@@ -419,14 +433,41 @@ class Invocation(_message.Message):
         result_type: _builtins.str = ...,
         replay_of: _builtins.str = ...,
         schedule_id: _builtins.str = ...,
+        large_payload: Global___LargeContent | None = ...,
+        large_result: Global___LargeContent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "created_at", b"created_at", "error", b"error", "metrics", b"metrics", "next_attempt_at", b"next_attempt_at", "payload", b"payload", "result", b"result", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "created_at", b"created_at", "error", b"error", "large_payload", b"large_payload", "large_result", b"large_result", "metrics", b"metrics", "next_attempt_at", b"next_attempt_at", "payload", b"payload", "result", b"result", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "completed_at", b"completed_at", "created_at", b"created_at", "error", b"error", "function_id", b"function_id", "function_name", b"function_name", "function_version", b"function_version", "id", b"id", "labels", b"labels", "logs_truncated", b"logs_truncated", "metrics", b"metrics", "next_attempt_at", b"next_attempt_at", "payload", b"payload", "payload_type", b"payload_type", "redrive_of", b"redrive_of", "replay_of", b"replay_of", "request_id", b"request_id", "result", b"result", "result_type", b"result_type", "runtime_image", b"runtime_image", "schedule_id", b"schedule_id", "started_at", b"started_at", "status", b"status", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "completed_at", b"completed_at", "created_at", b"created_at", "error", b"error", "function_id", b"function_id", "function_name", b"function_name", "function_version", b"function_version", "id", b"id", "labels", b"labels", "large_payload", b"large_payload", "large_result", b"large_result", "logs_truncated", b"logs_truncated", "metrics", b"metrics", "next_attempt_at", b"next_attempt_at", "payload", b"payload", "payload_type", b"payload_type", "redrive_of", b"redrive_of", "replay_of", b"replay_of", "request_id", b"request_id", "result", b"result", "result_type", b"result_type", "runtime_image", b"runtime_image", "schedule_id", b"schedule_id", "started_at", b"started_at", "status", b"status", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Invocation: _TypeAlias = Invocation  # noqa: Y015
+
+@_typing.final
+class LargeContent(_message.Message):
+    """A payload or a result that is kept beside the record."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    size_bytes: _builtins.int
+    sha256: _builtins.str
+    """In lower-case hexadecimal digits."""
+    def __init__(
+        self,
+        *,
+        size_bytes: _builtins.int = ...,
+        sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LargeContent: _TypeAlias = LargeContent  # noqa: Y015
 
 @_typing.final
 class Attempt(_message.Message):

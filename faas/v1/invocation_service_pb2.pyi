@@ -114,7 +114,7 @@ class CallFunctionRequest(_message.Message):
     """0: the latest, resolved now."""
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
-        """The payload, at most 1 MiB. Of a JSON type (`application/json`, `text/json`,
+        """The payload. Of a JSON type (`application/json`, `text/json`,
         `…+json`) it must be JSON, at most 32 levels deep, and the handler gets the
         value; of any other the handler gets the bytes. Without a type it is
         `application/octet-stream`, and nothing at all is null.
@@ -134,6 +134,39 @@ class CallFunctionRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CallFunctionRequest: _TypeAlias = CallFunctionRequest  # noqa: Y015
+
+@_typing.final
+class StreamCallFunctionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FUNCTION_ID_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    FUNCTION_VERSION_FIELD_NUMBER: _builtins.int
+    function_id: _builtins.str
+    """Id or name. In the first message."""
+    function_version: _builtins.int
+    """0: the latest, resolved now. In the first message."""
+    @_builtins.property
+    def body(self) -> _httpbody_pb2.HttpBody:
+        """The payload, as in CallFunctionRequest, in as many messages as it takes; the
+        first has the content type. Beyond 1 MiB it is not read as JSON on its way:
+        what is none fails in the function.
+        """
+
+    def __init__(
+        self,
+        *,
+        function_id: _builtins.str = ...,
+        body: _httpbody_pb2.HttpBody | None = ...,
+        function_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "function_id", b"function_id", "function_version", b"function_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamCallFunctionRequest: _TypeAlias = StreamCallFunctionRequest  # noqa: Y015
 
 @_typing.final
 class GetInvocationRequest(_message.Message):

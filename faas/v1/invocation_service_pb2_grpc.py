@@ -56,6 +56,11 @@ class InvocationServiceStub:
                 request_serializer=faas_dot_v1_dot_invocation__service__pb2.CallFunctionRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
+        self.StreamCallFunction = channel.stream_stream(
+                '/faas.v1.InvocationService/StreamCallFunction',
+                request_serializer=faas_dot_v1_dot_invocation__service__pb2.StreamCallFunctionRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
         self.GetInvocation = channel.unary_unary(
                 '/faas.v1.InvocationService/GetInvocation',
                 request_serializer=faas_dot_v1_dot_invocation__service__pb2.GetInvocationRequest.SerializeToString,
@@ -224,6 +229,20 @@ class InvocationServiceServicer:
         INVOCATION_CANCELLED, STILL_RUNNING, FUNCTION_NOT_FOUND, VERSION_NOT_FOUND,
         INVALID_PAYLOAD, TOO_LARGE, DEPENDENCY_UNAVAILABLE (nothing was accepted),
         OUTCOME_UNKNOWN.
+
+        Over HTTP it is StreamCallFunction, so that bodies may be large; here they
+        are bounded by what one message holds, 16 MiB.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamCallFunction(self, request_iterator, context):
+        """The same in chunks, for payloads and results up to 64 MiB. The answer's first
+        message has its content type; a result of more than 1 MiB has its size and
+        checksum in the headers `x-faas-size-bytes` and `x-faas-sha256`. Of an error
+        over gRPC the headers are in the trailing metadata.
+        Errors: as those of CallFunction.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -254,16 +273,18 @@ class InvocationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetInvocationPayload(self, request, context):
-        """The payload's bytes as they came, with their content type.
-        Errors: INVOCATION_NOT_FOUND.
+        """The payload's bytes as they came, with their content type. Of more than 1 MiB
+        the headers `x-faas-size-bytes` and `x-faas-sha256` say how many there are,
+        and their checksum. Errors: INVOCATION_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetInvocationResult(self, request, context):
-        """The result's bytes as the function gave them, with their content type.
-        Errors: INVOCATION_NOT_FOUND, INVOCATION_UNFINISHED, RESULT_NOT_FOUND.
+        """The result's bytes as the function gave them, with their content type and the
+        same headers. Errors: INVOCATION_NOT_FOUND, INVOCATION_UNFINISHED,
+        RESULT_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -460,6 +481,11 @@ def add_InvocationServiceServicer_to_server(servicer, server):
                     request_deserializer=faas_dot_v1_dot_invocation__service__pb2.CallFunctionRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
+            'StreamCallFunction': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamCallFunction,
+                    request_deserializer=faas_dot_v1_dot_invocation__service__pb2.StreamCallFunctionRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
             'GetInvocation': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInvocation,
                     request_deserializer=faas_dot_v1_dot_invocation__service__pb2.GetInvocationRequest.FromString,
@@ -646,6 +672,33 @@ class InvocationService:
             target,
             '/faas.v1.InvocationService/CallFunction',
             faas_dot_v1_dot_invocation__service__pb2.CallFunctionRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamCallFunction(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/faas.v1.InvocationService/StreamCallFunction',
+            faas_dot_v1_dot_invocation__service__pb2.StreamCallFunctionRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,

@@ -72,6 +72,16 @@ class InvocationServiceStub:
     INVOCATION_CANCELLED, STILL_RUNNING, FUNCTION_NOT_FOUND, VERSION_NOT_FOUND,
     INVALID_PAYLOAD, TOO_LARGE, DEPENDENCY_UNAVAILABLE (nothing was accepted),
     OUTCOME_UNKNOWN.
+
+    Over HTTP it is StreamCallFunction, so that bodies may be large; here they
+    are bounded by what one message holds, 16 MiB.
+    """
+    StreamCallFunction: _grpc.StreamStreamMultiCallable[_invocation_service_pb2.StreamCallFunctionRequest, _httpbody_pb2.HttpBody]
+    """The same in chunks, for payloads and results up to 64 MiB. The answer's first
+    message has its content type; a result of more than 1 MiB has its size and
+    checksum in the headers `x-faas-size-bytes` and `x-faas-sha256`. Of an error
+    over gRPC the headers are in the trailing metadata.
+    Errors: as those of CallFunction.
     """
     GetInvocation: _grpc.UnaryUnaryMultiCallable[_invocation_service_pb2.GetInvocationRequest, _invocation_pb2.Invocation]
     """One record; with `wait`, as it is when it has ended or the wait has.
@@ -86,12 +96,14 @@ class InvocationServiceStub:
     Errors: INVOCATION_NOT_FOUND, INVALID_PAGE_TOKEN.
     """
     GetInvocationPayload: _grpc.UnaryStreamMultiCallable[_invocation_service_pb2.GetInvocationPayloadRequest, _httpbody_pb2.HttpBody]
-    """The payload's bytes as they came, with their content type.
-    Errors: INVOCATION_NOT_FOUND.
+    """The payload's bytes as they came, with their content type. Of more than 1 MiB
+    the headers `x-faas-size-bytes` and `x-faas-sha256` say how many there are,
+    and their checksum. Errors: INVOCATION_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
     """
     GetInvocationResult: _grpc.UnaryStreamMultiCallable[_invocation_service_pb2.GetInvocationResultRequest, _httpbody_pb2.HttpBody]
-    """The result's bytes as the function gave them, with their content type.
-    Errors: INVOCATION_NOT_FOUND, INVOCATION_UNFINISHED, RESULT_NOT_FOUND.
+    """The result's bytes as the function gave them, with their content type and the
+    same headers. Errors: INVOCATION_NOT_FOUND, INVOCATION_UNFINISHED,
+    RESULT_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
     """
     WatchInvocation: _grpc.UnaryStreamMultiCallable[_invocation_service_pb2.WatchInvocationRequest, _invocation_pb2.InvocationEvent]
     """What happens to an invocation, as it happens: its states and what the
@@ -214,6 +226,16 @@ class InvocationServiceAsyncStub(InvocationServiceStub):
     INVOCATION_CANCELLED, STILL_RUNNING, FUNCTION_NOT_FOUND, VERSION_NOT_FOUND,
     INVALID_PAYLOAD, TOO_LARGE, DEPENDENCY_UNAVAILABLE (nothing was accepted),
     OUTCOME_UNKNOWN.
+
+    Over HTTP it is StreamCallFunction, so that bodies may be large; here they
+    are bounded by what one message holds, 16 MiB.
+    """
+    StreamCallFunction: _aio.StreamStreamMultiCallable[_invocation_service_pb2.StreamCallFunctionRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """The same in chunks, for payloads and results up to 64 MiB. The answer's first
+    message has its content type; a result of more than 1 MiB has its size and
+    checksum in the headers `x-faas-size-bytes` and `x-faas-sha256`. Of an error
+    over gRPC the headers are in the trailing metadata.
+    Errors: as those of CallFunction.
     """
     GetInvocation: _aio.UnaryUnaryMultiCallable[_invocation_service_pb2.GetInvocationRequest, _invocation_pb2.Invocation]  # type: ignore[assignment]
     """One record; with `wait`, as it is when it has ended or the wait has.
@@ -228,12 +250,14 @@ class InvocationServiceAsyncStub(InvocationServiceStub):
     Errors: INVOCATION_NOT_FOUND, INVALID_PAGE_TOKEN.
     """
     GetInvocationPayload: _aio.UnaryStreamMultiCallable[_invocation_service_pb2.GetInvocationPayloadRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """The payload's bytes as they came, with their content type.
-    Errors: INVOCATION_NOT_FOUND.
+    """The payload's bytes as they came, with their content type. Of more than 1 MiB
+    the headers `x-faas-size-bytes` and `x-faas-sha256` say how many there are,
+    and their checksum. Errors: INVOCATION_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
     """
     GetInvocationResult: _aio.UnaryStreamMultiCallable[_invocation_service_pb2.GetInvocationResultRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """The result's bytes as the function gave them, with their content type.
-    Errors: INVOCATION_NOT_FOUND, INVOCATION_UNFINISHED, RESULT_NOT_FOUND.
+    """The result's bytes as the function gave them, with their content type and the
+    same headers. Errors: INVOCATION_NOT_FOUND, INVOCATION_UNFINISHED,
+    RESULT_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
     """
     WatchInvocation: _aio.UnaryStreamMultiCallable[_invocation_service_pb2.WatchInvocationRequest, _invocation_pb2.InvocationEvent]  # type: ignore[assignment]
     """What happens to an invocation, as it happens: its states and what the
@@ -365,6 +389,22 @@ class InvocationServiceServicer(metaclass=_abc_1.ABCMeta):
         INVOCATION_CANCELLED, STILL_RUNNING, FUNCTION_NOT_FOUND, VERSION_NOT_FOUND,
         INVALID_PAYLOAD, TOO_LARGE, DEPENDENCY_UNAVAILABLE (nothing was accepted),
         OUTCOME_UNKNOWN.
+
+        Over HTTP it is StreamCallFunction, so that bodies may be large; here they
+        are bounded by what one message holds, 16 MiB.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamCallFunction(
+        self,
+        request_iterator: _MaybeAsyncIterator[_invocation_service_pb2.StreamCallFunctionRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """The same in chunks, for payloads and results up to 64 MiB. The answer's first
+        message has its content type; a result of more than 1 MiB has its size and
+        checksum in the headers `x-faas-size-bytes` and `x-faas-sha256`. Of an error
+        over gRPC the headers are in the trailing metadata.
+        Errors: as those of CallFunction.
         """
 
     @_abc_1.abstractmethod
@@ -403,8 +443,9 @@ class InvocationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _invocation_service_pb2.GetInvocationPayloadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """The payload's bytes as they came, with their content type.
-        Errors: INVOCATION_NOT_FOUND.
+        """The payload's bytes as they came, with their content type. Of more than 1 MiB
+        the headers `x-faas-size-bytes` and `x-faas-sha256` say how many there are,
+        and their checksum. Errors: INVOCATION_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -413,8 +454,9 @@ class InvocationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _invocation_service_pb2.GetInvocationResultRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """The result's bytes as the function gave them, with their content type.
-        Errors: INVOCATION_NOT_FOUND, INVOCATION_UNFINISHED, RESULT_NOT_FOUND.
+        """The result's bytes as the function gave them, with their content type and the
+        same headers. Errors: INVOCATION_NOT_FOUND, INVOCATION_UNFINISHED,
+        RESULT_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

@@ -37,6 +37,10 @@ func main() {
 		}
 	}
 	os.Setenv("FUNCTION_HANDLER", load.Handler)
+	if load.MaxResult > 0 {
+		faasMaxResult = load.MaxResult
+		os.Setenv("FUNCTION_MAX_RESULT", strconv.Itoa(load.MaxResult))
+	}
 	for name, value := range load.Env {
 		os.Setenv(name, value)
 	}
@@ -114,7 +118,7 @@ func run(binary string, payload []byte, context map[string]string) (faasResult, 
 	output, err := command.StdoutPipe()
 	check(err)
 	check(command.Start())
-	printed, err := io.ReadAll(io.LimitReader(output, faasMaxResult+1))
+	printed, err := io.ReadAll(io.LimitReader(output, int64(faasMaxResult)+1))
 	check(err)
 	if len(printed) > faasMaxResult {
 		command.Process.Kill()

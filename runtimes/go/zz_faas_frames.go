@@ -19,15 +19,27 @@ import (
 )
 
 const (
-	faasMaxResult = 1 << 20
-	faasMaxDepth  = 32
-	faasMaxText   = 8 << 10
-	faasLinger    = 30 * time.Second
+	faasMaxDepth = 32
+	faasMaxText  = 8 << 10
+	faasLinger   = 30 * time.Second
 	// Beyond it execve refuses a variable.
 	faasMaxVariable = 120 << 10
-	faasJSON        = "application/json"
-	faasRaw         = "application/octet-stream"
+	// What is copied to be sent at once.
+	faasMaxJoined = 64 << 10
+	faasJSON      = "application/json"
+	faasRaw       = "application/octet-stream"
 )
+
+// faasMaxResult is how large a result may be. The launcher is told by the worker, and
+// leaves it to the handler in a variable.
+var faasMaxResult = faasResultLimit()
+
+func faasResultLimit() int {
+	if limit, err := strconv.Atoi(os.Getenv("FUNCTION_MAX_RESULT")); err == nil {
+		return limit
+	}
+	return 1 << 20
+}
 
 // faasResult is what a handler or a program answered.
 type faasResult struct {
@@ -46,6 +58,7 @@ type faasHeader struct {
 	FunctionID      string             `json:"function_id,omitempty"`
 	FunctionName    string             `json:"function_name,omitempty"`
 	FunctionVersion int                `json:"function_version,omitempty"`
+	MaxResult       int                `json:"max_result_bytes,omitempty"`
 	InvocationID    string             `json:"invocation_id,omitempty"`
 	Attempt         int                `json:"attempt,omitempty"`
 	Deadline        float64            `json:"deadline_unix_s,omitempty"`
@@ -81,8 +94,14 @@ func faasSend(connection io.Writer, header faasHeader, body []byte) error {
 		return err
 	}
 	frame := binary.BigEndian.AppendUint32(nil, uint32(len(text)))
-	frame = binary.BigEndian.AppendUint32(frame, uint32(len(body)))
-	if _, err = connection.Write(append(append(frame, text...), body...)); err != nil {
+	frame = append(binary.BigEndian.AppendUint32(frame, uint32(len(body))), text...)
+	if len(body) <= faasMaxJoined {
+		frame, body = append(frame, body...), nil
+	}
+	if _, err = connection.Write(frame); err == nil && len(body) > 0 {
+		_, err = connection.Write(body)
+	}
+	if err != nil {
 		// What has lost its connection lives on for a while, to be told from what has crashed.
 		time.Sleep(faasLinger)
 	}

@@ -31,6 +31,7 @@ func faasServe(handler faasHandler, module string) {
 		os.Exit(faasPrint(output, result, failure))
 	}
 	os.Unsetenv("FUNCTION_SOCKET_FD")
+	os.Unsetenv("FUNCTION_MAX_RESULT")
 	syscall.CloseOnExec(descriptor)
 	connection := os.NewFile(uintptr(descriptor), "worker")
 	if faasSend(connection, faasHeader{Type: "loaded"}, nil) != nil {

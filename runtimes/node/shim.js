@@ -10,7 +10,10 @@ const path = require('node:path');
 const { pathToFileURL } = require('node:url');
 
 const MAX_DEPTH = 32;
-const MAX_RESULT_BYTES = 1024 * 1024;
+// Unless the worker says otherwise.
+let maxResultBytes = 1024 * 1024;
+// What is copied to be sent at once.
+const MAX_JOINED_BYTES = 64 * 1024;
 // A header is at most 64 KiB, and JSON makes up to six bytes of a character.
 const MAX_STACK = 6 * 1024;
 const MAX_MESSAGE = 4 * 1024;
@@ -156,7 +159,7 @@ function runProgram(payload, context) {
     let size = 0;
     child.stdout.on('data', (piece) => {
       size += piece.length;
-      if (size > MAX_RESULT_BYTES) {
+      if (size > maxResultBytes) {
         child.kill('SIGKILL');
         child.stdout.destroy();
       } else {
@@ -166,7 +169,7 @@ function runProgram(payload, context) {
     child.on('error', reject);
     child.on('close', (code, signal) => {
       try {
-        if (size > MAX_RESULT_BYTES) throw tooLarge();
+        if (size > maxResultBytes) throw tooLarge();
         if (code !== 0) throw crashed(code, signal);
         resolve({ result: asDocument(Buffer.concat(pieces)), type: JSON_TYPE });
       } catch (failure) {
@@ -198,7 +201,7 @@ function typed(value, type) {
 }
 
 function limited(result) {
-  if (result.length > MAX_RESULT_BYTES) throw tooLarge();
+  if (result.length > maxResultBytes) throw tooLarge();
   return result;
 }
 
@@ -255,7 +258,7 @@ function asDocument(printed) {
 }
 
 function tooLarge() {
-  return new Failure('OUTPUT_TOO_LARGE', `the result is larger than ${MAX_RESULT_BYTES} bytes`);
+  return new Failure('OUTPUT_TOO_LARGE', `the result is larger than ${maxResultBytes} bytes`);
 }
 
 function crashed(code, signal) {
@@ -357,8 +360,16 @@ class Connection {
     const lengths = Buffer.alloc(8);
     lengths.writeUInt32BE(text.length, 0);
     lengths.writeUInt32BE(body.length, 4);
-    const frame = Buffer.concat([lengths, text, body]);
-    return new Promise((resolve) => this.socket.write(frame, (error) => (error ? linger() : resolve())));
+    const head = Buffer.concat([lengths, text]);
+    return new Promise((resolve) => {
+      const sent = (error) => (error ? linger() : resolve());
+      if (body.length <= MAX_JOINED_BYTES) {
+        this.socket.write(Buffer.concat([head, body]), sent);
+      } else {
+        this.socket.write(head);
+        this.socket.write(body, sent);
+      }
+    });
   }
 
   /** The next frame; undefined when the worker has closed its side. */
@@ -389,6 +400,7 @@ class Connection {
 }
 
 async function prepare(loading) {
+  maxResultBytes = loading.max_result_bytes ?? maxResultBytes;
   Object.assign(process.env, { FUNCTION_HANDLER: loading.handler }, loading.env);
   return loading.handler.includes('.') ? loadHandler(loading.handler) : runProgram;
 }

@@ -18,12 +18,15 @@ import time
 import traceback
 
 MAX_DEPTH = 32
+# Unless the worker says otherwise.
 MAX_RESULT_BYTES = 1024 * 1024
 # A header is at most 64 KiB, and JSON makes up to six bytes of a character.
 MAX_STACK_CHARACTERS = 6 * 1024
 MAX_MESSAGE_CHARACTERS = 4 * 1024
 # Beyond it execve refuses a variable (128 KiB with the name and the NUL).
 MAX_VARIABLE_BYTES = 120 * 1024
+# What is copied to be sent at once.
+MAX_JOINED_BYTES = 64 * 1024
 
 JSON = re.compile(r"(?i)(application|text)/json|[^/;]+/[^/;]+\+json")
 JSON_TYPE, RAW_TYPE = "application/json", "application/octet-stream"
@@ -53,6 +56,12 @@ class Failure(Exception):
         }
         if exit_code is not None:
             self.header["exit_code"] = exit_code
+
+
+class Limits:
+    """What the worker takes."""
+
+    result_bytes = MAX_RESULT_BYTES
 
 
 class Context:
@@ -154,8 +163,8 @@ class Program:
         with subprocess.Popen(
             command, cwd=CODE_DIR, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
         ) as child:
-            printed = child.stdout.read(MAX_RESULT_BYTES + 1)
-            if len(printed) > MAX_RESULT_BYTES:
+            printed = child.stdout.read(Limits.result_bytes + 1)
+            if len(printed) > Limits.result_bytes:
                 child.kill()
                 raise too_large()
         if child.returncode:
@@ -186,7 +195,7 @@ def typed(value, content_type):
     if content_type is not None and not isinstance(content_type, str):
         raise Failure("BAD_OUTPUT", "context.result_type is no string", "TypeError")
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return limited(bytes(value)), content_type or RAW_TYPE
+        return limited(as_bytes(value)), content_type or RAW_TYPE
     if content_type is None or is_json(content_type):
         return encode(value), content_type or JSON_TYPE
     if isinstance(value, str):
@@ -198,8 +207,13 @@ def typed(value, content_type):
     raise Failure("BAD_OUTPUT", message, "TypeError")
 
 
+def as_bytes(value):
+    """Copied only if need be: it may be half of the memory that there is."""
+    return value if type(value) is bytes else bytes(value)
+
+
 def limited(result):
-    if len(result) > MAX_RESULT_BYTES:
+    if len(result) > Limits.result_bytes:
         raise too_large()
     return result
 
@@ -242,7 +256,7 @@ def as_document(printed):
 
 
 def too_large():
-    return Failure("OUTPUT_TOO_LARGE", f"the result is larger than {MAX_RESULT_BYTES} bytes")
+    return Failure("OUTPUT_TOO_LARGE", f"the result is larger than {Limits.result_bytes} bytes")
 
 
 def crashed(return_code):
@@ -377,11 +391,17 @@ class Connection:
         descriptor = fcntl.fcntl(plain.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
         plain.close()
         self._socket = socket.socket(fileno=descriptor)
+        self._input = self._socket.makefile("rb")
 
     def send(self, header, body=b""):
         text = json.dumps(header, ensure_ascii=False).encode("utf-8", "replace")
+        head = struct.pack(">II", len(text), len(body)) + text
         try:
-            self._socket.sendall(struct.pack(">II", len(text), len(body)) + text + body)
+            if len(body) <= MAX_JOINED_BYTES:
+                self._socket.sendall(head + body)
+            else:
+                self._socket.sendall(head)
+                self._socket.sendall(body)
         except OSError:
             time.sleep(LINGER_S)
             os._exit(1)
@@ -397,19 +417,15 @@ class Connection:
         return None if header is None or body is None else (json.loads(header), body)
 
     def _read(self, length):
-        data = bytearray()
-        while len(data) < length:
-            piece = self._socket.recv(min(length - len(data), 1 << 20))
-            if not piece:
-                return None
-            data += piece
-        return bytes(data)
+        data = self._input.read(length)
+        return None if len(data) < length else data
 
 
 def load(header):
     """The function that `header` names, with its environment set. Raises Failure."""
     os.environ["FUNCTION_HANDLER"] = header["handler"]
     os.environ.update(header.get("env") or {})
+    Limits.result_bytes = header.get("max_result_bytes", MAX_RESULT_BYTES)
     # This process is the function's now: the platform's own variables stay as they are.
     return Handler(header["handler"]) if "." in header["handler"] else Program()
 

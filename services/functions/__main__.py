@@ -21,10 +21,10 @@ from services.functions.database import UNAVAILABLE, Database
 from services.functions.edits import Edits
 from services.functions.servicers import FunctionServicer, RegistryServicer
 from services.functions.settings import Settings
-from services.functions.storage import StorageUnavailable, open_storage
 from services.functions.sweeper import Sweeper
 from services.functions.uploads import Uploads
 from services.server import Server
+from services.storage import StorageUnavailable, open_storage
 from services.telemetry import configure_logging
 
 

@@ -30,9 +30,9 @@ from services.functions.builds import Builds, Source, binary_key, state_of
 from services.functions.catalog import Catalog
 from services.functions.messages import format_of
 from services.functions.sources import TEXT, received
-from services.functions.storage import CodeStorage, ObjectMissing
 from services.functions.tables import BuildRow
 from services.server import Call
+from services.storage import CodeStorage, ObjectMissing
 
 log = structlog.get_logger()
 

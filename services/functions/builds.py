@@ -32,9 +32,9 @@ from sqlalchemy.orm import aliased
 from faas.v1.function_pb2 import FunctionVersion
 from services.functions import keys
 from services.functions.database import Database
-from services.functions.storage import CodeStorage
 from services.functions.tables import BuildRow, VersionRow
 from services.ids import new_uuid
+from services.storage import CodeStorage
 
 COMPILED = frozenset({"go"})
 """Runtimes whose functions are compiled. Versions of others can run at once."""

@@ -33,9 +33,9 @@ from services.functions.database import Database
 from services.functions.messages import format_name, format_of, show_etag
 from services.functions.requests import Values
 from services.functions.sources import Code, received, settle_handler
-from services.functions.storage import CodeStorage, StorageUnavailable
 from services.functions.tables import FunctionRow, VersionRow
 from services.ids import new_uuid
+from services.storage import CodeStorage, StorageUnavailable
 
 # Changes without an etag that meet others' changes are made anew so often.
 TRIES = 10

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from services import ids
-from services.functions.storage import WRITING
+from services.storage import WRITING
 
 FUNCTIONS = "functions"
 UPLOADS = "uploads"

@@ -55,11 +55,11 @@ from services.functions.messages import (
 )
 from services.functions.requests import values_to_change, values_to_create
 from services.functions.sources import TEXT, Code, one, received
-from services.functions.storage import CodeStorage
 from services.functions.tables import FunctionRow, VersionRow
 from services.functions.uploads import Uploads
 from services.pages import make_token, page_size, read_token
 from services.server import Call
+from services.storage import CodeStorage
 
 
 class FunctionServicer:

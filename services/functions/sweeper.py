@@ -13,8 +13,8 @@ from sqlalchemy import delete, func, select
 from services.functions import keys
 from services.functions.builds import Builds, binary_key
 from services.functions.database import UNAVAILABLE, Database
-from services.functions.storage import CodeStorage, StorageUnavailable, StoredObject
 from services.functions.tables import BuildRow, FunctionRow, UploadRow, VersionRow
+from services.storage import CodeStorage, StorageUnavailable, StoredObject
 
 log = structlog.get_logger()
 

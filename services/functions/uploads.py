@@ -17,8 +17,8 @@ from services.functions import keys
 from services.functions.database import Database
 from services.functions.messages import format_name, format_of
 from services.functions.sources import Code, received
-from services.functions.storage import CodeStorage, ObjectMissing
 from services.functions.tables import UploadRow
+from services.storage import CodeStorage, ObjectMissing
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ def render(settings: EnvoySettings) -> str:
         replies=replies(
             json_limit_bytes=settings.json_limit_bytes,
             upload_limit_bytes=settings.upload_limit_bytes,
+            call_limit_bytes=settings.call_limit_bytes,
             headers_limit_kb=HEADERS_LIMIT_KB,
         ),
         other_reply=OTHER,
@@ -77,6 +78,7 @@ def render(settings: EnvoySettings) -> str:
 _PASSED = {
     "json_limit_bytes",
     "upload_limit_bytes",
+    "call_limit_bytes",
     "wait_timeout_s",
     "max_connections",
     "max_requests",

@@ -80,7 +80,11 @@ OTHER = _reply(500, code_pb2.INTERNAL, reasons.INTERNAL_ERROR)
 
 
 def replies(
-    *, json_limit_bytes: int, upload_limit_bytes: int, headers_limit_kb: int
+    *,
+    json_limit_bytes: int,
+    upload_limit_bytes: int,
+    call_limit_bytes: int,
+    headers_limit_kb: int,
 ) -> tuple[Reply, ...]:
     """Of every status that Envoy answers with by itself."""
     return (
@@ -104,7 +108,8 @@ def replies(
             code_pb2.RESOURCE_EXHAUSTED,
             reasons.TOO_LARGE,
             message=f"A JSON body may be at most {json_limit_bytes} bytes. "
-            f"Code up to {upload_limit_bytes} bytes goes to /uploads.",
+            f"Code up to {upload_limit_bytes} bytes goes to /uploads, a payload up to "
+            f"{call_limit_bytes} bytes to /functions/{{function_id}}:call.",
         ),
         _reply(415, code_pb2.INVALID_ARGUMENT, reasons.UNSUPPORTED_CONTENT_TYPE),
         _reply(

@@ -111,6 +111,13 @@ class EnvoySettings(_Parts):
         "told this limit. FunctionService counts what arrives, up to its own "
         "`FAAS_FUNCTIONS_MAX_UPLOAD_BYTES`.",
     )
+    call_limit_bytes: int = Field(
+        64 * 1024 * 1024,
+        ge=1024,
+        description="`/functions/{function_id}:call` refuses at once what says that it is larger,"
+        " and callers are told this limit. InvocationService counts what arrives, up to its own"
+        " `FAAS_INVOCATIONS_MAX_PAYLOAD_BYTES`.",
+    )
     wait_timeout_s: int = Field(
         930,
         ge=60,

@@ -1,8 +1,9 @@
 """Runs InvocationService: `python -m services.invocations`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from typing import Any
 
 import uvloop
 from redis.asyncio import Redis
@@ -15,6 +16,7 @@ from services.channels import connect
 from services.invocations.acceptance import Acceptance
 from services.invocations.accounts import Accounts
 from services.invocations.assignments import Assignments
+from services.invocations.blobs import Blobs
 from services.invocations.cancelling import Cancelling
 from services.invocations.changes import Changes
 from services.invocations.controls import ControlServicer
@@ -30,6 +32,7 @@ from services.invocations.leases import Leases
 from services.invocations.limits import Limits
 from services.invocations.logs import Logs
 from services.invocations.offers import OfferBook
+from services.invocations.orphans import Orphans
 from services.invocations.partitions import Partitions
 from services.invocations.queue import Queue
 from services.invocations.records import Records
@@ -46,6 +49,7 @@ from services.invocations.waiters import Waiters
 from services.invocations.watches import Watches
 from services.invocations.workers import Workers
 from services.server import Server
+from services.storage import CodeStorage, StorageUnavailable, open_storage
 from services.telemetry import configure_logging
 
 # A command that Redis does not answer in this time has failed.
@@ -85,6 +89,7 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
     workers = Workers(database, lost_kept_s=settings.lost_workers_kept_s)
     assignments = Assignments(lambda: feeder.is_busy)
     standby = Standby(registry, workers)
+    storage, blobs = _large_content(settings)
     desk = Desk(
         records=records,
         book=book,
@@ -95,6 +100,7 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         feeder=feeder,
         assignments=assignments,
         standby=standby,
+        blobs=blobs,
     )
     acceptance = Acceptance(
         records=records,
@@ -103,6 +109,7 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         limits=limits,
         functions=functions,
         desk=desk,
+        blobs=blobs,
     )
     cancelling = Cancelling(database, records, waiters, feeder, desk)
     controls = ControlServicer(
@@ -122,6 +129,7 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         counts=counts,
         replays=Replays(acceptance, records, waiters),
         accounts=Accounts(database),
+        blobs=blobs,
     )
     invocations = InvocationServicer(
         acceptance=acceptance,
@@ -132,12 +140,12 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         waiters=waiters,
         watches=watches,
         desk=desk,
-        max_payload_bytes=settings.max_payload_bytes,
+        blobs=blobs,
     )
     server = Server(
         settings.listen_address,
         drain_timeout_s=settings.drain_timeout_s,
-        unavailable=(*UNAVAILABLE, RedisError),
+        unavailable=(*UNAVAILABLE, RedisError, StorageUnavailable),
         unsure=is_unsure,
         on_drain=[waiters.close, watches.close, desk.close],
     )
@@ -149,19 +157,21 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         ScheduleServicer(
             acceptance=acceptance,
             schedules=schedules,
-            max_payload_bytes=settings.max_payload_bytes,
+            max_payload_bytes=blobs.inline_bytes,
         ),
     )
     server.add(
         execution_service_pb2.DESCRIPTOR.services_by_name["ExecutionService"],
-        ExecutionServicer(desk),
+        ExecutionServicer(desk, blobs),
     )
-    partitions = Partitions(database, retention_days=settings.retention_days)
+    partitions = Partitions(
+        database, retention_days=settings.retention_days, on_drop=blobs.drop_day
+    )
     await database.open()
     # Before anything is accepted, if that can be: a row that finds none goes elsewhere.
     with suppress(*UNAVAILABLE):
         await partitions.ensure(datetime.now(UTC).date())
-    loops = (
+    loops: tuple[Any, ...] = (
         Durability(database),
         partitions,
         functions,
@@ -176,6 +186,7 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         sweeper,
         counts,
         clock,
+        *_orphans(settings, database, storage),
     )
     try:
         async with running(*(loop.run() for loop in loops)):
@@ -184,6 +195,39 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         await channel.close()
         await redis.aclose()
         await database.close()
+
+
+def _large_content(settings: Settings) -> tuple[CodeStorage | None, Blobs]:
+    """Where large content is kept, which may be nowhere, and what keeps it there."""
+    storage = None
+    if settings.storage_url:
+        storage = open_storage(
+            settings.storage_url,
+            endpoint=settings.s3_endpoint,
+            region=settings.s3_region,
+            key_id=settings.s3_access_key_id,
+            secret=settings.s3_secret_access_key,
+        )
+    blobs = Blobs(
+        storage,
+        max_payload_bytes=settings.max_payload_bytes,
+        max_result_bytes=settings.max_result_bytes,
+        transfers=settings.max_transfers,
+    )
+    return storage, blobs
+
+
+def _orphans(
+    settings: Settings, database: Database, storage: CodeStorage | None
+) -> Iterator[Orphans]:
+    """What sweeps the storage, if there is one."""
+    if storage is not None:
+        yield Orphans(
+            database,
+            storage,
+            interval_s=settings.orphan_sweep_interval_s,
+            age_s=settings.orphan_age_s,
+        )
 
 
 async def main() -> None:

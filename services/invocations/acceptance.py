@@ -16,8 +16,9 @@ from faas.json_values import is_json, loads
 from faas.v1.function_registry_service_pb2 import ResolveFunctionResponse
 from faas.v1.invocation_service_pb2 import InvokeRequest
 from services import ids
-from services.errors import InvalidField, MeshError
+from services.errors import InvalidField, MeshError, RequestIdReused
 from services.invocations.assignments import Version
+from services.invocations.blobs import Blob, Blobs
 from services.invocations.feeder import Feeder
 from services.invocations.functions import Functions
 from services.invocations.limits import Limits
@@ -53,10 +54,12 @@ class Acceptance:
         limits: Limits,
         functions: Functions,
         desk: Desk,
+        blobs: Blobs,
     ) -> None:
         """Resolve functions by `functions`, commit to `records`, offer into `queue`.
 
-        Calls that wait are given to workers at `desk`, if one is free.
+        Calls that wait are given to workers at `desk`, if one is free. Payloads too large
+        for a row are in `blobs`.
         """
         self._records = records
         self._queue = queue
@@ -64,6 +67,7 @@ class Acceptance:
         self._limits = limits
         self._functions = functions
         self._desk = desk
+        self._blobs = blobs
 
     async def function_id(self, name_or_id: str, call: Call) -> UUID | None:
         """The id behind a list's filter; None without one. Raises FunctionNotFound."""
@@ -88,13 +92,16 @@ class Acceptance:
         call: Call,
         *,
         payload_type: str = "application/json",
+        blob: Blob | None = None,
         replay_of: UUID | None = None,
         schedule_id: UUID | None = None,
         waits: bool = False,
     ) -> Record:
         """Commit what `request` asks for and offer it; or, if it `waits`, give it to a worker.
 
-        Where its request id was used for the same before, the record is that one's.
+        A `blob` of this invocation's own stands instead of `payload`; it goes where it
+        is not needed. Where its request id was used for the same before, the record is
+        that one's.
         Raises FunctionNotFound, VersionNotFound, RequestIdReused, DependencyUnavailable.
         """
         resolved = await self._functions.resolve(
@@ -108,8 +115,9 @@ class Acceptance:
         function_id = _function_uuid(resolved)
         await self._limits.note(function_id, resolved.max_concurrency)
         accept = partial(
-            self._records.accept,
+            self._accepted,
             invocation_id,
+            blob,
             function_id=function_id,
             function_name=resolved.function_name,
             function_version=resolved.version.version,
@@ -123,8 +131,7 @@ class Acceptance:
             replay_of=replay_of,
             schedule_id=schedule_id,
             request_id=request_id or None,
-            digest=_digest(request, payload, payload_type) if request_id else None,
-            offer=self._feeder.has_room,
+            digest=_digest(request, payload, payload_type, blob) if request_id else None,
         )
         if waits and not resolved.max_concurrency and not request.HasField("not_before"):
             wanted = function_id, resolved.version.version
@@ -172,8 +179,10 @@ class Acceptance:
             call.request_id,
         )
         await self._limits.note(source.function_id, resolved.max_concurrency)
-        record, offered = await self._records.accept(
-            ids.new_uuid(),
+        key = ids.new_uuid()
+        record, offered = await self._accepted(
+            key,
+            await self._copy(source, key),
             function_id=source.function_id,
             function_name=resolved.function_name,
             function_version=resolved.version.version,
@@ -186,7 +195,6 @@ class Acceptance:
             request_id=f"redrive:{ids.show(ids.INVOCATION, source.id)}",
             digest=b"redrive",
             redrive_of=source.id,
-            offer=self._feeder.has_room,
         )
         await self._forward(record, offered)
         return record
@@ -209,8 +217,30 @@ class Acceptance:
             source.payload,
             call,
             payload_type=source.payload_type,
+            blob=await self._copy(source, invocation_id),
             replay_of=source.id,
         )
+
+    async def _copy(self, source: Record, invocation_id: UUID) -> Blob | None:
+        """A large payload of `source`, for another record: each has its own."""
+        blob = Blob.of(source.payload_blob)
+        return None if blob is None else await self._blobs.copy_payload(blob, invocation_id)
+
+    async def _accepted(
+        self, invocation_id: UUID, blob: Blob | None, **values: Any
+    ) -> tuple[Record, bool]:
+        """Commit a record; a blob that it does not come to name goes."""
+        payload_blob = None if blob is None else blob.to_row()
+        try:
+            record, offered = await self._records.accept(
+                invocation_id, payload_blob=payload_blob, offer=self._feeder.has_room, **values
+            )
+        except RequestIdReused:
+            await self._blobs.discard(blob)
+            raise
+        if record.id != invocation_id:
+            await self._blobs.discard(blob)
+        return record, offered
 
     async def _forward(self, record: Record, offered: bool) -> None:
         if offered:
@@ -254,9 +284,11 @@ def _not_before(request: InvokeRequest) -> datetime | None:
     return due
 
 
-def _digest(request: InvokeRequest, payload: bytes, payload_type: str) -> bytes:
+def _digest(request: InvokeRequest, payload: bytes, payload_type: str, blob: Blob | None) -> bytes:
     """Of what was asked for, so that another request under the same id is told apart."""
-    if is_json(payload_type):
+    if blob is not None:
+        payload = bytes.fromhex(blob.sha256)
+    elif is_json(payload_type):
         # A message's maps come in no order that another process would give them.
         payload = json.dumps(loads(payload), sort_keys=True).encode()
     digest = hashlib.sha256(payload)

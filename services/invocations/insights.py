@@ -1,6 +1,7 @@
 """The RPCs that tell of many invocations, or much of one."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
 from google.api.httpbody_pb2 import HttpBody
@@ -25,7 +26,8 @@ from services import ids
 from services.errors import ResultNotFound
 from services.invocations.acceptance import Acceptance
 from services.invocations.accounts import Account, Accounts
-from services.invocations.calls import in_parts
+from services.invocations.blobs import Blob, Blobs
+from services.invocations.calls import content_headers, in_parts
 from services.invocations.comparison import ABSENT, Difference, compare
 from services.invocations.messages import attempt_to_proto, to_proto
 from services.invocations.records import Record, Records
@@ -48,6 +50,7 @@ class InsightServicer:
         counts: Counts,
         replays: Replays,
         accounts: Accounts,
+        blobs: Blobs,
     ) -> None:
         """Serve by these."""
         self._functions = acceptance
@@ -55,6 +58,7 @@ class InsightServicer:
         self._counts = counts
         self._replays = replays
         self._accounts = accounts
+        self._blobs = blobs
 
     async def GetStats(self, request: GetStatsRequest, call: Call) -> StatsMessage:
         """Counts and latencies over a window."""
@@ -84,24 +88,32 @@ class InsightServicer:
         return comparison_to_proto(*await self._replays.comparison(key, other_key))
 
     async def GetInvocationPayload(
-        self, request: GetInvocationPayloadRequest, _call: Call
+        self, request: GetInvocationPayloadRequest, call: Call
     ) -> AsyncIterator[HttpBody]:
         """The payload's bytes."""
         record = await self._replays.find(invocation_key(request.invocation_id))
-        for body in in_parts(HttpBody(content_type=record.payload_type, data=record.payload)):
-            yield body
+        blob = Blob.of(record.payload_blob)
+        call.answer_metadata.update(content_headers(blob))
+        parts = in_parts(self._blobs, record.payload_type, record.payload, blob)
+        async with aclosing(parts):  # type: ignore[type-var]
+            async for part in parts:
+                yield part
 
     async def GetInvocationResult(
-        self, request: GetInvocationResultRequest, _call: Call
+        self, request: GetInvocationResultRequest, call: Call
     ) -> AsyncIterator[HttpBody]:
         """The result's bytes."""
         record = await self._replays.ended(invocation_key(request.invocation_id))
-        if record.result is None:
+        blob = Blob.of(record.result_blob)
+        if record.result is None and blob is None:
             how = {"status": record.status.upper(), "code": (record.error or {}).get("code", "")}
             text = f"{request.invocation_id} has no result: it is {how['status']}."
             raise ResultNotFound(text, metadata=how)
-        for body in in_parts(HttpBody(content_type=record.result_type, data=record.result)):
-            yield body
+        call.answer_metadata.update(content_headers(blob))
+        parts = in_parts(self._blobs, record.result_type, record.result or b"", blob)
+        async with aclosing(parts):  # type: ignore[type-var]
+            async for part in parts:
+                yield part
 
     async def ExplainInvocation(
         self, request: ExplainInvocationRequest, _call: Call

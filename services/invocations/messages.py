@@ -10,11 +10,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from faas.json_values import NotJson, check, from_json, is_json
 from faas.v1.execution_pb2 import Directive, Report
 from faas.v1.invocation_pb2 import Attempt as AttemptMessage
-from faas.v1.invocation_pb2 import Invocation, InvocationEvent
+from faas.v1.invocation_pb2 import Invocation, InvocationEvent, LargeContent
 from faas.v1.lane_pb2 import Lane as LaneMessage
 from services import ids
 from services.content_types import JSON, is_content_type
 from services.invocations.attempts import Attempt
+from services.invocations.blobs import Blob
 from services.invocations.lanes import Lane
 from services.invocations.records import Ending, Record
 from services.invocations.watches import Event
@@ -56,10 +57,19 @@ def to_proto(record: Record, *, listed: bool = False) -> Invocation:
         shown.metrics.CopyFrom(_metrics_to_proto(record.metrics))
     if record.status == "pending":
         shown.next_attempt_at.CopyFrom(_timestamp(record.due_at) or Timestamp())
-    if not listed:
+    if record.payload_blob is not None:
+        shown.large_payload.CopyFrom(_large(record.payload_blob))
+    elif not listed:
         _show(shown.payload, record.payload, record.payload_type)
+    if record.result_blob is not None:
+        shown.large_result.CopyFrom(_large(record.result_blob))
+    elif not listed:
         _show(shown.result, record.result, record.result_type)
     return shown
+
+
+def _large(column: dict[str, Any]) -> LargeContent:
+    return LargeContent(size_bytes=column["size_bytes"], sha256=column["sha256"])
 
 
 def _show(field: Value, document: bytes | None, content_type: str | None) -> None:
@@ -79,7 +89,9 @@ def event_to_proto(event: Event, *, cursor: str) -> InvocationEvent:
 
 def to_granted(record: Record) -> Directive.Granted:
     """The record as the worker that may start it is told."""
+    large = None if record.payload_blob is None else _large(record.payload_blob)
     return Directive.Granted(
+        large_payload=large,
         invocation_id=ids.show(ids.INVOCATION, record.id),
         grant_id=str(record.grant_id),
         attempt=record.attempt,
@@ -130,8 +142,10 @@ def unstorable(reason: str) -> Ending:
     return Ending("failed", error=_error(Invocation.BAD_OUTPUT, text))
 
 
-def to_ending(report: Report.Finished, *, max_result_bytes: int) -> Ending:
-    """A worker's verdict as the row keeps it.
+def to_ending(
+    report: Report.Finished, *, max_result_bytes: int, blob: Blob | None = None
+) -> Ending:
+    """A worker's verdict as the row keeps it; `blob` is what it names, if that is there.
 
     Workers stand next to untrusted code: a result that the API could not show, or a
     status that is no verdict, is BAD_OUTPUT, whatever the worker made of it.
@@ -139,7 +153,7 @@ def to_ending(report: Report.Finished, *, max_result_bytes: int) -> Ending:
     status = Invocation.Status.Name(report.status).lower()
     error = _error_from_proto(report.error) if report.HasField("error") else None
     if report.status == Invocation.COMPLETED:
-        error = _refusal(report, max_result_bytes)
+        error = _refusal(report, max_result_bytes, blob)
         status = "completed" if error is None else "failed"
     elif report.status not in (Invocation.FAILED, Invocation.TIMED_OUT):
         status = "failed"
@@ -147,7 +161,8 @@ def to_ending(report: Report.Finished, *, max_result_bytes: int) -> Ending:
     completed = status == "completed"
     return Ending(
         status=status,
-        result=report.result if completed else None,
+        result=report.result if completed and blob is None else None,
+        result_blob=blob.to_row() if completed and blob else None,
         result_type=(report.result_type or JSON) if completed else None,
         error=error,
         metrics=_metrics_from_proto(report.metrics),
@@ -156,14 +171,17 @@ def to_ending(report: Report.Finished, *, max_result_bytes: int) -> Ending:
     )
 
 
-def _refusal(report: Report.Finished, max_bytes: int) -> dict[str, Any] | None:
+def _refusal(report: Report.Finished, max_bytes: int, blob: Blob | None) -> dict[str, Any] | None:
     if len(report.result) > max_bytes:
         text = f"The result is larger than the {max_bytes} bytes that are kept."
         return _error(Invocation.OUTPUT_TOO_LARGE, text)
     result_type = report.result_type or JSON
     if not is_content_type(result_type):
         return _error(Invocation.BAD_OUTPUT, "The result's content type is none.")
-    if not is_json(result_type):
+    large = report.HasField("large_result")
+    if large and blob is None:
+        return _error(Invocation.BAD_OUTPUT, "Its worker did not store the result that it tells.")
+    if large or not is_json(result_type):
         return None
     try:
         check(report.result)

@@ -18,6 +18,7 @@ import structlog
 from psycopg import sql
 
 from services.invocations.database import UNAVAILABLE, Database
+from services.storage import StorageUnavailable
 
 TABLES = ("invocations", "invocation_logs", "attempts", "stale_verdicts")
 KEY = "invocation_id"
@@ -56,9 +57,19 @@ def id_at(moment: datetime, later: timedelta = timedelta()) -> UUID:
 class Partitions:
     """Makes partitions ahead of time, and drops them when their time is over."""
 
-    def __init__(self, database: Database, *, retention_days: int) -> None:
-        """Work on `database`; keep what was accepted within `retention_days`."""
+    def __init__(
+        self,
+        database: Database,
+        *,
+        retention_days: int,
+        on_drop: Callable[[date], Awaitable[None]] | None = None,
+    ) -> None:
+        """Work on `database`; keep what was accepted within `retention_days`.
+
+        `on_drop` is called when a day is gone, to remove what was beside its records.
+        """
         self._database = database
+        self._on_drop = on_drop
         self._retention = timedelta(days=retention_days)
 
     async def run(self) -> None:
@@ -95,6 +106,11 @@ class Partitions:
             days = await self._made_days(connection)
             for day in sorted(day for day in days if day < today - self._retention):
                 await self._try(connection, self._drop, day)
+                if self._on_drop is not None and day not in await self._made_days(connection):
+                    try:
+                        await self._on_drop(day)
+                    except StorageUnavailable as error:
+                        log.warning("what was beside a day is left", day=str(day), error=str(error))
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[Connection]:

@@ -83,7 +83,8 @@ def make_message(record: Record) -> bytes:
     }
     if record.alone:
         message["alone"] = True
-    shown = len(record.payload) <= SHOWN_PAYLOAD_BYTES and is_json(record.payload_type)
+    small = record.payload_blob is None and len(record.payload) <= SHOWN_PAYLOAD_BYTES
+    shown = small and is_json(record.payload_type)
     if not shown:
         message["payload_omitted"] = True
     body = json.dumps(message, separators=(",", ":")).encode()

@@ -67,6 +67,9 @@ class Record:
     redrive_of: UUID | None
     replay_of: UUID | None
     schedule_id: UUID | None
+    payload_blob: dict[str, Any] | None
+    """Of a payload that the row does not hold itself: `Blob.of` reads it."""
+    result_blob: dict[str, Any] | None
 
     @property
     def ended(self) -> bool:
@@ -101,6 +104,8 @@ class Arrival:
     redrive_of: UUID | None = None
     replay_of: UUID | None = None
     schedule_id: UUID | None = None
+    payload_blob: dict[str, Any] | None = None
+    """Instead of `payload`, where that is too large for the row."""
     offer: bool = True
     held_s: float = 0.0
     """How long ago it was asked for."""
@@ -136,6 +141,8 @@ class Ending:
     metrics: dict[str, Any] | None = None
     runtime_image: str | None = None
     logs_truncated: bool = False
+    result_blob: dict[str, Any] | None = None
+    """Instead of `result`, where that is too large for the row."""
 
 
 @dataclass(frozen=True)
@@ -248,10 +255,24 @@ class Records:
     async def overdue(self, overtime_s: float) -> list[tuple[UUID, UUID, int]]:
         """Id, boot and attempt of what is still running so long after its timeout."""
         query = """SELECT id, worker_boot, attempt FROM invocations WHERE status = 'running'
-          AND started_at + (timeout_ms / 1000.0 + %(overtime_s)s) * interval '1 second'
-            < clock_timestamp()"""
+          AND greatest(started_at + timeout_ms / 1000.0 * interval '1 second', verdict_seen_at)
+            + %(overtime_s)s * interval '1 second' < clock_timestamp()"""
         rows = await self._database.fetch(query, {"overtime_s": overtime_s})
         return [(row["id"], row["worker_boot"], row["attempt"]) for row in rows]
+
+    async def see_verdicts(self, boot: UUID, invocation_ids: list[UUID]) -> None:
+        """`boot` knows how these ended, and is storing their results: they are not overdue."""
+        query = """UPDATE invocations SET verdict_seen_at = clock_timestamp()
+          WHERE id = ANY(%(ids)s::uuid[]) AND status = 'running' AND worker_boot = %(boot)s"""
+        await self._database.execute(query, {"ids": invocation_ids, "boot": boot})
+
+    async def holds(self, invocation_id: UUID, attempt: int, boot: UUID) -> Record | None:
+        """The record, if that start of it is `boot`'s to tell of."""
+        query = f"""SELECT {COLUMNS} FROM invocations WHERE id = %(id)s AND attempt = %(attempt)s
+          AND worker_boot = %(boot)s AND status IN ('running', 'pending')"""
+        parameters = {"id": invocation_id, "attempt": attempt, "boot": boot}
+        rows = await self._records(query, parameters)
+        return rows[0] if rows else None
 
     async def orphaned(self) -> dict[UUID, list[UUID]]:
         """By boot, what is running on boots that do not live."""
@@ -327,6 +348,7 @@ class Records:
             "workers": [one.worker for one in arrivals],
             "boots": [one.boot for one in arrivals],
             "grants": [one.grant for one in arrivals],
+            "payload_blobs": [_json(one.payload_blob) for one in arrivals],
             "offer": all(one.offer for one in arrivals),
         }
         accepted = {}
@@ -417,6 +439,7 @@ class Records:
             "metrics": [json.dumps(one.metrics or {}) for one in endings],
             "runtime_images": [one.runtime_image for one in endings],
             "logs_truncated": [one.logs_truncated for one in endings],
+            "result_blobs": [_json(one.result_blob) for one in endings],
         }
         rows = await self._changed(transitions.CONCLUDE, parameters)
         concluded = {record.id: record for record in rows}

@@ -20,6 +20,7 @@ from services import ids
 from services.errors import InvalidField
 from services.invocations.assignments import Assignments, Slots
 from services.invocations.batches import is_rejection
+from services.invocations.blobs import INLINE_BYTES, Blob, Blobs, result_blob
 from services.invocations.feeder import Feeder
 from services.invocations.leases import Leases
 from services.invocations.logs import Chunk, Logs
@@ -29,12 +30,14 @@ from services.invocations.records import Ending, Record, Records
 from services.invocations.standby import Standby
 from services.invocations.waiters import Waiters
 from services.invocations.workers import Workers
+from services.storage import StorageUnavailable
 
 # A declined offer is due again after this, doubling each time, so that it does not spin.
 DECLINED_S = 1.0
 DECLINED_MOST_S = 30.0
 MAX_DIRECTIVES = 100
-MAX_RESULT_BYTES = 1024 * 1024
+# How long a verdict waits for a storage that does not answer, to look again.
+LOOK_AGAIN_S = 1.0
 
 Outcome: TypeAlias = Directive.Recorded.Outcome.ValueType
 
@@ -56,6 +59,7 @@ class Desk:
         feeder: Feeder,
         assignments: Assignments,
         standby: Standby,
+        blobs: Blobs,
     ) -> None:
         """Deal with reports by these."""
         self.records = records
@@ -67,6 +71,7 @@ class Desk:
         self.feeder = feeder
         self.assignments = assignments
         self.standby = standby
+        self.blobs = blobs
         self.sessions: dict[UUID, Session] = {}
         """The sessions of this replica, by the worker's id."""
 
@@ -102,7 +107,7 @@ class Session:
         if worker is None:
             raise InvalidField.of("hello.worker.id", "must be 'worker-' and a UUID")
         self.worker = worker
-        self.boot = _uuid("hello.worker.boot_id", hello.worker.boot_id)
+        self.boot = read_uuid("hello.worker.boot_id", hello.worker.boot_id)
         self.slots = Slots(self.worker, self.boot)
         self.takes_assignments = hello.takes_assignments
         self._desk = desk
@@ -174,6 +179,8 @@ class Session:
             for key, item in claimed
             if item.attempt and (key is None or recorded.get(key) != item.attempt)
         )
+        if ended := [key for key, item in claimed if key is not None and item.ended]:
+            await self._desk.records.see_verdicts(self.boot, ended)
         named = {key for key, _ in claimed if key is not None}
         missing = recorded.keys() - named
         if new := missing - self._missing:
@@ -220,7 +227,7 @@ class Session:
 
     async def _grant(self, start: Report.Start) -> None:
         key = ids.parse(ids.INVOCATION, start.invocation_id)
-        grant = _uuid("start.grant_id", start.grant_id)
+        grant = read_uuid("start.grant_id", start.grant_id)
         record = None
         if key is not None:
             record = await self._desk.records.grant(key, self.worker, self.boot, grant)
@@ -239,7 +246,8 @@ class Session:
     async def _conclude(self, finished: Report.Finished) -> None:
         key = _invocation(finished.invocation_id)
         boot = await self._teller(finished)
-        ending = to_ending(finished, max_result_bytes=MAX_RESULT_BYTES)
+        blob = await self._large_result(finished, key, boot)
+        ending = to_ending(finished, max_result_bytes=INLINE_BYTES, blob=blob)
         try:
             record = await self._desk.records.conclude(key, finished.attempt, boot, ending)
         except psycopg.Error as error:
@@ -259,6 +267,23 @@ class Session:
                 self._desk.feeder.wake()
         self._recorded(finished.invocation_id, finished.attempt, outcome)
 
+    async def _large_result(self, finished: Report.Finished, key: UUID, boot: UUID) -> Blob | None:
+        """What a verdict says was stored; None where it says so of nothing, or wrongly."""
+        if not finished.HasField("large_result"):
+            return None
+        large = finished.large_result
+        try:
+            blob = result_blob(key, finished.attempt, boot, large.size_bytes, large.sha256)
+        except InvalidField:
+            return None
+        while True:
+            try:
+                return blob if await self._desk.blobs.is_stored(blob) else None
+            except StorageUnavailable as error:
+                # Its worker waits for the answer; nothing else of it has to.
+                log.warning("a verdict has to wait for the storage", error=str(error))
+                await asyncio.sleep(LOOK_AGAIN_S)
+
     async def _take_back(self, abandoned: Report.Abandoned) -> None:
         key = _invocation(abandoned.invocation_id)
         reason = abandoned.reason.replace("\x00", "\ufffd")
@@ -268,7 +293,7 @@ class Session:
 
     async def _decline(self, decline: Report.Decline) -> None:
         key = _invocation(decline.invocation_id)
-        grant = _uuid("decline.grant_id", decline.grant_id) if decline.grant_id else None
+        grant = read_uuid("decline.grant_id", decline.grant_id) if decline.grant_id else None
         log.warning(
             "a worker declined an offer",
             invocation_id=decline.invocation_id,
@@ -283,7 +308,7 @@ class Session:
         self._desk.feeder.wake()
 
     async def _bury(self, buried: Report.Buried) -> None:
-        boot = _uuid("buried.boot_id", buried.boot_id)
+        boot = read_uuid("buried.boot_id", buried.boot_id)
         if boot != self.boot and await self._desk.workers.is_boot_of(boot, self.worker):
             await self._desk.leases.bury(boot)
             self._desk.feeder.wake()
@@ -293,7 +318,7 @@ class Session:
         """The boot whose verdict it is: this one, or an earlier one of this worker."""
         if not finished.boot_id:
             return self.boot
-        boot = _uuid("finished.boot_id", finished.boot_id)
+        boot = read_uuid("finished.boot_id", finished.boot_id)
         if not await self._desk.workers.is_boot_of(boot, self.worker):
             # Forgotten, or somebody else's: as this boot it will be found stale.
             return self.boot
@@ -338,7 +363,8 @@ def _invocation(text: str) -> UUID:
     return key
 
 
-def _uuid(field: str, text: str) -> UUID:
+def read_uuid(field: str, text: str) -> UUID:
+    """A UUID in a field of what a worker says. Raises InvalidField."""
     try:
         return UUID(text)
     except ValueError as error:

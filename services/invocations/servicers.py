@@ -10,7 +10,15 @@ from google.api.httpbody_pb2 import HttpBody
 
 from faas.json_values import NotJson, to_json
 from faas.v1.execution_pb2 import Directive
-from faas.v1.execution_service_pb2 import ReportExecutionsRequest, ReportExecutionsResponse
+from faas.v1.execution_service_pb2 import (
+    FetchPayloadRequest,
+    FetchPayloadResponse,
+    ReportExecutionsRequest,
+    ReportExecutionsResponse,
+    Start,
+    StoreResultRequest,
+    StoreResultResponse,
+)
 from faas.v1.invocation_pb2 import Invocation, InvocationEvent
 from faas.v1.invocation_service_pb2 import (
     CallFunctionRequest,
@@ -22,20 +30,29 @@ from faas.v1.invocation_service_pb2 import (
     ListInvocationsResponse,
     ListWorkersRequest,
     ListWorkersResponse,
+    StreamCallFunctionRequest,
     WatchInvocationRequest,
 )
 from faas.v1.worker_pb2 import DrainWorkerRequest, GetWorkerRequest, ResumeWorkerRequest, Worker
 from services import ids
-from services.errors import InvalidField, InvalidPayload, InvocationNotFound, TooLarge
+from services.errors import (
+    InvalidField,
+    InvalidPayload,
+    InvocationNotFound,
+    MeshError,
+    TooLarge,
+)
 from services.invocations import calls
 from services.invocations.acceptance import Acceptance
+from services.invocations.blobs import Blob, Blobs, one, result_blob, taken_to_its_end
+from services.invocations.calls import Payload
 from services.invocations.database import UNAVAILABLE
 from services.invocations.filters import where
 from services.invocations.history import History
 from services.invocations.logs import Logs, Position
 from services.invocations.messages import event_to_proto, to_proto
 from services.invocations.records import Record, Records
-from services.invocations.reports import Desk, Session
+from services.invocations.reports import Desk, Session, read_uuid
 from services.invocations.requests import ANSWER_S, MAX_WAIT_S, invocation_key, moment, waiting_s
 from services.invocations.waiters import Waiters
 from services.invocations.watches import Watches, make_cursor, read_cursor
@@ -63,9 +80,9 @@ class InvocationServicer:
         waiters: Waiters,
         watches: Watches,
         desk: Desk,
-        max_payload_bytes: int,
+        blobs: Blobs,
     ) -> None:
-        """Serve by these; refuse payloads larger than `max_payload_bytes`."""
+        """Serve by these."""
         self._acceptance = acceptance
         self._records = records
         self._history = history
@@ -74,16 +91,16 @@ class InvocationServicer:
         self._waiters = waiters
         self._watches = watches
         self._desk = desk
-        self._max_payload_bytes = max_payload_bytes
+        self._blobs = blobs
 
     async def Invoke(self, request: InvokeRequest, call: Call) -> Invocation:
         """Accept; answer at once, or when it ends."""
-        payload = self._payload(request)
+        payload = Payload(await self._payload(request))
         wait_s = waiting_s(request, call)
         key = ids.new_uuid()
         # Registered before it is offered: it may end before this call goes on.
         async with self._waiters.waiter(key) as waiter:
-            record = await self._acceptance.accept(key, request, payload, call, waits=wait_s > 0)
+            record = await self._accept(key, request, payload, call, waits=wait_s > 0)
             if record.id == key and wait_s > 0:
                 record = await waiter.wait(wait_s) or await self._as_it_is(record)
         if record.id != key:
@@ -92,16 +109,60 @@ class InvocationServicer:
 
     async def CallFunction(self, request: CallFunctionRequest, call: Call) -> HttpBody:
         """Accept raw bytes, wait, and answer with the result's."""
-        payload, payload_type = calls.payload_of(request.body)
-        self._check_size("body", payload)
+        payload = calls.payload_of(request.body)
+        self._check_size("body", payload.data)
+        record = await self._called(ids.new_uuid(), request, payload, call)
+        return await calls.result_in_one(record, self._blobs)
+
+    async def StreamCallFunction(
+        self, requests: AsyncIterator[StreamCallFunctionRequest], call: Call
+    ) -> AsyncIterator[HttpBody]:
+        """The same in chunks: what is too large for a row goes by, and never is in memory."""
+        key = ids.new_uuid()
+        async with taken_to_its_end(requests):
+            first = await anext(requests, None)
+            if first is None or not first.function_id:
+                raise InvalidField.of("function_id", "must be in the first message")
+            payload = await self._received(key, first, requests, call)
+        record = await self._called(key, first, payload, call)
+        call.answer_metadata.update(calls.content_headers(calls.result_blob_of(record)))
+        parts = calls.answer_of(record, self._blobs)
+        async with aclosing(parts):  # type: ignore[type-var]
+            async for part in parts:
+                yield part
+
+    async def _received(
+        self,
+        key: UUID,
+        first: StreamCallFunctionRequest,
+        requests: AsyncIterator[StreamCallFunctionRequest],
+        call: Call,
+    ) -> Payload:
+        """The payload of a raw call that comes in chunks."""
+        data, more = await calls.beginning_of(first, requests, self._blobs.inline_bytes)
+        if more:
+            content_type = calls.type_of(first.body.content_type, data)
+            # Before all of it has come for nothing.
+            await self._acceptance.function(first.function_id, call)
+            chunks = calls.whole(data, requests, content_type)
+            blob = await self._blobs.keep_payload(key, chunks, "body")
+            return Payload(b"", content_type, blob)
+        self._check_size("body", data)
+        return calls.payload_of(HttpBody(content_type=first.body.content_type, data=data))
+
+    async def _called(
+        self,
+        key: UUID,
+        request: CallFunctionRequest | StreamCallFunctionRequest,
+        payload: Payload,
+        call: Call,
+    ) -> Record:
+        """The record of a raw call, when it has ended or the call waits no longer."""
         asked = InvokeRequest(
             function_id=request.function_id, function_version=request.function_version
         )
-        key = ids.new_uuid()
         async with self._waiters.waiter(key) as waiter:
-            record = await self._acceptance.accept(
-                key, asked, payload, call, payload_type=payload_type, waits=True
-            )
+            record = await self._accept(key, asked, payload, call, waits=True)
             call.answer_metadata.update(calls.headers_of(record))
             wait_s = _patience_s(record, call)
             if record.id == key:
@@ -109,7 +170,30 @@ class InvocationServicer:
         if record.id != key:
             record = await self._ended(record.id, wait_s)
         call.answer_metadata.update(calls.headers_of(record))
-        return calls.result_of(record)
+        return record
+
+    async def _accept(
+        self, key: UUID, asked: InvokeRequest, payload: Payload, call: Call, *, waits: bool
+    ) -> Record:
+        """Accept it, with its payload in the row or, where that is too large, beside it."""
+        if payload.blob is None and len(payload.data) > self._blobs.inline_bytes:
+            field = "payload" if asked.HasField("payload") else "body"
+            blob = await self._blobs.keep_payload(key, one(payload.data), field)
+            payload = Payload(b"", payload.content_type, blob)
+        try:
+            return await self._acceptance.accept(
+                key,
+                asked,
+                payload.data,
+                call,
+                payload_type=payload.content_type,
+                blob=payload.blob,
+                waits=waits,
+            )
+        except MeshError:
+            # Nothing was accepted. Of other errors that is not sure.
+            await self._blobs.discard(payload.blob)
+            raise
 
     async def GetInvocation(self, request: GetInvocationRequest, call: Call) -> Invocation:
         """One record, now or when it has ended."""
@@ -218,16 +302,20 @@ class InvocationServicer:
             raise InvocationNotFound(f"There is no invocation {ids.show(ids.INVOCATION, key)}.")
         return record
 
-    def _payload(self, request: InvokeRequest) -> bytes:
+    async def _payload(self, request: InvokeRequest) -> bytes:
         try:
-            payload = to_json(request.payload)
+            if request.ByteSize() > self._blobs.inline_bytes:
+                # So long that other calls would feel it.
+                payload = await asyncio.to_thread(to_json, request.payload)
+            else:
+                payload = to_json(request.payload)
         except NotJson as error:
             raise InvalidPayload.of("payload", str(error)) from error
         self._check_size("payload", payload)
         return payload
 
     def _check_size(self, field: str, payload: bytes) -> None:
-        most = self._max_payload_bytes
+        most = self._blobs.max_payload_bytes
         if len(payload) > most:
             raise TooLarge(
                 f"{field}: is {len(payload)} bytes; at most {most} are taken.",
@@ -238,9 +326,53 @@ class InvocationServicer:
 class ExecutionServicer:
     """faas.v1.ExecutionService."""
 
-    def __init__(self, desk: Desk) -> None:
-        """Deal with reports at `desk`."""
+    def __init__(self, desk: Desk, blobs: Blobs) -> None:
+        """Deal with reports at `desk`, and with large content in `blobs`."""
         self._desk = desk
+        self._blobs = blobs
+
+    async def FetchPayload(
+        self, request: FetchPayloadRequest, _call: Call
+    ) -> AsyncIterator[FetchPayloadResponse]:
+        """A large payload, for the boot that was granted the start."""
+        record, _ = await self._held(request.start)
+        blob = Blob.of(record.payload_blob)
+        if blob is None:
+            raise InvalidField.of("start", "has no large payload")
+        chunks = self._blobs.read(blob, for_worker=True)
+        async with aclosing(chunks):  # type: ignore[type-var]
+            async for chunk in chunks:
+                yield FetchPayloadResponse(chunk=chunk)
+
+    async def StoreResult(
+        self, requests: AsyncIterator[StoreResultRequest], _call: Call
+    ) -> StoreResultResponse:
+        """Keep a large result, ahead of the verdict that names it."""
+        first = await anext(requests, None)
+        if first is None:
+            raise InvalidField.of("start", "must be in the first message")
+        content = first.content
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield first.chunk
+            async for request in requests:
+                yield request.chunk
+
+        async with taken_to_its_end(requests):
+            record, boot = await self._held(first.start)
+            size, sha256 = content.size_bytes, content.sha256
+            blob = result_blob(record.id, record.attempt, boot, size, sha256)
+            await self._blobs.keep_result(blob, chunks())
+        return StoreResultResponse()
+
+    async def _held(self, start: Start) -> tuple[Record, UUID]:
+        """The record of a start, and the boot that has it. Raises InvocationNotFound."""
+        key = ids.parse(ids.INVOCATION, start.invocation_id)
+        boot = read_uuid("start.boot_id", start.boot_id)
+        record = key and await self._desk.records.holds(key, start.attempt, boot)
+        if not record:
+            raise InvocationNotFound(f"{start.invocation_id} is no longer this worker's.")
+        return record, boot
 
     async def ReportExecutions(
         self, requests: AsyncIterator[ReportExecutionsRequest], _call: Call

@@ -4,6 +4,9 @@ from pydantic import Field
 
 from services.settings import ServerSettings, config
 
+MAX_CONTENT_BYTES = 1024 * 1024 * 1024
+"""No payload or result may be larger: frames and checks of the worker know it too."""
+
 
 class Settings(ServerSettings):
     """`FAAS_INVOCATIONS_…`."""
@@ -21,8 +24,49 @@ class Settings(ServerSettings):
         ge=1,
         description="Invocations in Redis at the most; the backlog beyond waits in PostgreSQL.",
     )
+    storage_url: str = Field(
+        "",
+        description="Where payloads and results of more than 1 MiB are kept:"
+        " `file:///directory` or `s3://bucket/prefix`, the same for all replicas; it may be"
+        " FunctionService's. Empty: none so large are taken.",
+    )
+    s3_endpoint: str = Field(
+        "", description="S3 server, if it is not Amazon's: `https://host:port`."
+    )
+    s3_region: str = Field("us-east-1", description="Region of the bucket.")
+    s3_access_key_id: str = Field(
+        "", description="Access key. Empty: by the environment, as usual for S3 clients."
+    )
+    s3_secret_access_key: str = Field("", description="Secret of the access key.")
     max_payload_bytes: int = Field(
-        1024 * 1024, ge=1, description="A payload's size as JSON at the most."
+        64 * 1024 * 1024,
+        ge=1,
+        le=MAX_CONTENT_BYTES,
+        description="A payload's size at the most; without `storage_url` 1 MiB at the most.",
+    )
+    max_result_bytes: int = Field(
+        64 * 1024 * 1024,
+        ge=1024 * 1024,
+        le=MAX_CONTENT_BYTES,
+        description="A result's size at the most, whatever a worker lets through; without"
+        " `storage_url` 1 MiB.",
+    )
+    max_transfers: int = Field(
+        16,
+        ge=1,
+        description="Payloads and results of more than 1 MiB that are on their way at once, for"
+        " callers and as many for workers; more wait. Each takes a few MiB of memory.",
+    )
+    orphan_sweep_interval_s: float = Field(
+        3600.0,
+        gt=0,
+        description="How often content that no record names is looked for in the storage.",
+    )
+    orphan_age_s: float = Field(
+        3600.0,
+        ge=60,
+        description="Content that no record names is removed when it is so old: older than any"
+        " acceptance that could still be under way.",
     )
     max_log_bytes: int = Field(
         1024 * 1024, ge=0, description="What is kept of one attempt's output at the most."

@@ -18,7 +18,7 @@ by the same statement that ends it.
 COLUMNS = """id, function_id, function_name, function_version, status, payload, payload_type,
   timeout_ms, labels, attempt, due_at, worker_id, grant_id, result, result_type, error, metrics,
   runtime_image, logs_truncated, created_at, started_at, completed_at, request_id, losses, laned,
-  redrive_of, replay_of, schedule_id"""
+  redrive_of, replay_of, schedule_id, payload_blob, result_blob"""
 
 
 def columns(table: str) -> str:
@@ -39,10 +39,10 @@ WITH wanted AS (
     %(max_attempts)s::int[], %(max_ages_s)s::float8[], %(not_befores)s::timestamptz[],
     %(request_ids)s::text[], %(digests)s::bytea[], %(redrives)s::uuid[], %(replays)s::uuid[],
     %(schedules)s::uuid[], %(helds_s)s::float8[], %(workers)s::uuid[], %(boots)s::uuid[],
-    %(grants)s::uuid[]) AS wanted (
+    %(grants)s::uuid[], %(payload_blobs)s::text[]) AS wanted (
     id, function_id, function_name, function_version, payload, payload_type, timeout_ms, labels,
     retry_policy, max_attempts, max_age_s, not_before, request_id, digest, redrive_of, replay_of,
-    schedule_id, held_s, worker, boot, grant_id)
+    schedule_id, held_s, worker, boot, grant_id, payload_blob)
   CROSS JOIN clock_timestamp() AS now
   CROSS JOIN LATERAL (SELECT now - held_s * interval '1 second' AS asked) AS since
   LEFT JOIN lanes ON lanes.function_id = wanted.function_id),
@@ -67,7 +67,7 @@ keyed AS (
 INSERT INTO invocations (id, function_id, function_name, function_version, status, payload,
   payload_type, timeout_ms, labels, retry_policy, attempt_limit, created_at, due_at, expires_at,
   offered_at, laned, request_id, redrive_of, replay_of, schedule_id, attempt, worker_id,
-  worker_boot, grant_id, started_at)
+  worker_boot, grant_id, started_at, payload_blob)
 SELECT id, function_id, function_name, function_version,
   CASE WHEN is_granted THEN 'running' ELSE 'pending' END, payload, payload_type,
   -- One start in reserve for a lost worker.
@@ -75,7 +75,8 @@ SELECT id, function_id, function_name, function_version,
   due_at + max_age_s * interval '1 second', CASE WHEN is_next THEN now END,
   laned, request_id, redrive_of, replay_of, schedule_id, is_granted::int,
   CASE WHEN is_granted THEN worker END, CASE WHEN is_granted THEN boot END,
-  CASE WHEN is_granted THEN grant_id END, CASE WHEN is_granted THEN now END
+  CASE WHEN is_granted THEN grant_id END, CASE WHEN is_granted THEN now END,
+  payload_blob::jsonb
 FROM settled WHERE request_id IS NULL OR id IN (SELECT invocation_id FROM keyed)
 ORDER BY id
 ON CONFLICT (id) DO NOTHING
@@ -177,11 +178,13 @@ def _told_metrics(due: str, started: str) -> str:
 CONCLUDE = f"""
 WITH told AS (
   SELECT told_id, told_attempt, boot, status, result, result_type, error::jsonb AS error,
-    metrics::jsonb AS metrics, runtime_image, logs_truncated, now
+    metrics::jsonb AS metrics, runtime_image, logs_truncated, result_blob::jsonb AS result_blob,
+    now
   FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(boots)s::uuid[], %(statuses)s::text[],
     %(results)s::bytea[], %(result_types)s::text[], %(errors)s::text[], %(metrics)s::text[],
-    %(runtime_images)s::text[], %(logs_truncated)s::bool[]) AS told (told_id, told_attempt, boot,
-    status, result, result_type, error, metrics, runtime_image, logs_truncated),
+    %(runtime_images)s::text[], %(logs_truncated)s::bool[], %(result_blobs)s::text[]) AS told (
+    told_id, told_attempt, boot, status, result, result_type, error, metrics, runtime_image,
+    logs_truncated, result_blob),
     clock_timestamp() AS now),
 {_HELD},
 ended AS (
@@ -191,7 +194,7 @@ ended AS (
     due_at = CASE WHEN {_AGAIN} THEN now + least((retry_policy ->> 'max_backoff_ms')::float8,
       (retry_policy ->> 'initial_backoff_ms')::float8 * 2 ^ failures)
       * (1 - random() / 2) * interval '1 millisecond' ELSE due_at END,
-    result = told.result, result_type = told.result_type,
+    result = told.result, result_type = told.result_type, result_blob = told.result_blob,
     error = CASE WHEN NOT {_AGAIN} THEN told.error END,
     runtime_image = told.runtime_image, logs_truncated = told.logs_truncated,
     metrics = CASE WHEN NOT {_AGAIN} THEN {_told_metrics("due_at", "started_at")}

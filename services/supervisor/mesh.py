@@ -132,6 +132,7 @@ class Mesh:
                 "database_url": self.postgres.url,
                 "redis_url": self.valkey.url,
                 "functions_address": self._address("functions"),
+                "storage_url": f"file://{self._layout.data_dir / 'code'}",
             },
         )
         gateway = self._part("gateway", self.gateway_settings(), stops=_WAY_IN)

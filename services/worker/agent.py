@@ -26,6 +26,7 @@ from services.worker.pauses import Pauses
 from services.worker.runtime import Runtime
 from services.worker.spool import Legacy, Spool
 from services.worker.standby import Standby
+from services.worker.transfers import Transfers
 
 if TYPE_CHECKING:
     from faas.v1.execution_service_pb2_grpc import ExecutionServiceAsyncStub
@@ -73,6 +74,7 @@ class Agent:
         self._legacies = legacies
         self._pauses = Pauses()
         self._standby = Standby(runtime, cache, binaries)
+        self._transfers = Transfers(executions, boot_id=boot_id)
         self._loners: set[Execution] = set()
         self._standing: set[Execution] = set()
         self._solitude = asyncio.Lock()
@@ -197,7 +199,9 @@ class Agent:
 
     def _held(self) -> list[Report.Held]:
         return [
-            Report.Held(invocation_id=one.offer.invocation_id, attempt=one.attempt)
+            Report.Held(
+                invocation_id=one.offer.invocation_id, attempt=one.attempt, ended=one.storing
+            )
             for one in self._running
         ]
 
@@ -256,6 +260,7 @@ class Agent:
             link=self._link,
             intake=self._intake,
             spool=self._spool,
+            transfers=self._transfers,
             pauses=self._pauses,
             alone=self._alone,
             seat=self._seat,
@@ -287,9 +292,14 @@ class Agent:
             report.boot_id = legacy.boot_id
         async with asyncio.TaskGroup() as group:
             for report in legacy.verdicts:
-                group.create_task(self._link.finish(report))
+                group.create_task(self._tell_verdict(legacy, report))
         await self._link.bury(legacy.boot_id)
         legacy.remove()
+
+    async def _tell_verdict(self, legacy: Legacy, report: Report.Finished) -> None:
+        if report.HasField("large_result"):
+            await self._transfers.settle(report, legacy.large_result(report))
+        await self._link.finish(report)
 
     def _ended(self, execution: Execution, task: "asyncio.Task[None]") -> None:
         self._running.pop(execution, None)

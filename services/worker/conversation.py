@@ -20,11 +20,19 @@ from services.worker.frames import (
     BrokenFrame,
     Frame,
     FrameReader,
+    NoRoom,
     connect_frames,
     read_frame,
     write_frame,
 )
-from services.worker.runtime import Assignment, FunctionFailure, OutputLimits
+from services.worker.runtime import (
+    INLINE_BYTES,
+    Assignment,
+    FileContent,
+    FunctionFailure,
+    OutputLimits,
+    RuntimeUnavailable,
+)
 
 PROTOCOL = 1
 SANDBOX_CODES = {
@@ -50,6 +58,8 @@ class Answer:
 
     failure: FunctionFailure | None = None
     result: bytes = b""
+    large_result: FileContent | None = None
+    """Instead of `result`."""
     result_type: str = JSON
     cpu_time_s: float | None = None
     peak_memory_bytes: int | None = None
@@ -123,8 +133,8 @@ class Conversation:
     async def run(self, assignment: Assignment) -> Answer:
         """Invoke, and load before the first time, within the assignment's timeout.
 
-        Raises ConnectionEnded. After any failure but one of the function's own, the
-        sandbox is spoilt.
+        Raises ConnectionEnded and RuntimeUnavailable. After any failure but one of the
+        function's own, the sandbox is spoilt.
         """
         deadline, began = time.time() + assignment.timeout_s, time.monotonic()
         self._ended_well = False
@@ -158,6 +168,7 @@ class Conversation:
             "function_id": spec.function_id,
             "function_name": assignment.function_name,
             "function_version": spec.version,
+            "max_result_bytes": self._limits.result_bytes,
         }
         return await self._ask(Frame(header), "loaded")
 
@@ -172,19 +183,32 @@ class Conversation:
             "deadline_unix_s": deadline_unix_s,
             "payload_type": assignment.payload_type,
         }
-        question = Frame(header, assignment.payload)
-        return await self._ask(question, "result", assignment.invocation_id)
+        question = Frame(header, assignment.payload, assignment.large_payload)
+        return await self._ask(
+            question, "result", assignment.invocation_id, assignment.large_result_file
+        )
 
     def close(self) -> None:
         """Nothing more is wanted of it: a shim that still runs ends itself."""
         self._writer.close()
 
-    async def _ask(self, question: Frame, expected: str, invocation_id: str = "") -> Answer:
+    async def _ask(
+        self,
+        question: Frame,
+        expected: str,
+        invocation_id: str = "",
+        large_file: Path | None = None,
+    ) -> Answer:
         await write_frame(self._writer, question)
+        most = self._limits.result_bytes
+        if large_file is None:
+            most = min(most, INLINE_BYTES)
         try:
-            answer = await read_frame(self._reader, self._limits.result_bytes)
+            answer = await read_frame(self._reader, most, large_file)
+        except NoRoom as error:
+            raise RuntimeUnavailable(f"there is no room for the result: {error}") from error
         except BodyTooLarge:
-            return Answer(_too_large(self._limits.result_bytes))
+            return Answer(_too_large(most))
         except BrokenFrame as error:
             return Answer(bad_output(f"The function's process sent {error}."))
         if answer.header.get("invocation_id", invocation_id) != invocation_id:
@@ -216,12 +240,17 @@ def _succeeded(frame: Frame) -> Answer:
     answer = replace(
         _answer(frame.header, None),
         result=frame.body,
+        large_result=frame.large,
         result_type=frame.header.get("content_type", JSON),
     )
     if not isinstance(answer.result_type, str) or not is_content_type(answer.result_type):
         return _spoilt(answer, "The result's content type is none.")
     try:
-        if is_json(answer.result_type):
+        if is_json(answer.result_type) and frame.large is not None:
+            # Too large to be read here: that is its shim's affair, which made it.
+            if not frame.large.is_text:
+                raise NotJson("it is not UTF-8")
+        elif is_json(answer.result_type):
             check(frame.body)
     except NotJson as error:
         return _spoilt(answer, f"The result is not JSON: {error}.")
@@ -229,7 +258,8 @@ def _succeeded(frame: Frame) -> Answer:
 
 
 def _spoilt(answer: Answer, message: str) -> Answer:
-    return replace(answer, failure=bad_output(message), result=b"", result_type=JSON)
+    failure = bad_output(message)
+    return replace(answer, failure=failure, result=b"", large_result=None, result_type=JSON)
 
 
 def _failed(header: Mapping[str, Any]) -> Answer:

@@ -245,6 +245,7 @@ def _verdict(answer: Answer, output: Output, image: str) -> Verdict:
     return Verdict(
         failure=answer.failure,
         result=answer.result,
+        large_result=answer.large_result,
         result_type=answer.result_type,
         cpu_time_s=answer.cpu_time_s,
         peak_memory_bytes=answer.peak_memory_bytes,

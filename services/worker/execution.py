@@ -6,13 +6,14 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import structlog
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from faas.v1.execution_pb2 import Directive, Report
-from faas.v1.invocation_pb2 import Invocation, LogLine
+from faas.v1.invocation_pb2 import Invocation, LargeContent, LogLine
 from faas.v1.worker_pb2 import Execution as ExecutionMessage
 from services.errors import MeshError
 from services.worker.binaries import Binaries
@@ -23,6 +24,7 @@ from services.worker.output import LINE_BYTES
 from services.worker.pauses import Pauses
 from services.worker.runtime import (
     Assignment,
+    FileContent,
     FunctionFailure,
     FunctionSpec,
     Line,
@@ -32,6 +34,7 @@ from services.worker.runtime import (
     Verdict,
 )
 from services.worker.spool import Spool
+from services.worker.transfers import NotFetched, Transfers
 
 # Lines wait so long for company, and a chunk is sent when it has so much text.
 FLUSH_S = 0.2
@@ -60,6 +63,7 @@ class Execution:
         link: Link,
         intake: Intake,
         spool: Spool,
+        transfers: Transfers,
         pauses: Pauses,
         alone: "Callable[[Execution], AbstractAsyncContextManager[None]]",
         seat: "Callable[[Execution], Awaitable[bool]]",
@@ -79,6 +83,7 @@ class Execution:
         self._link = link
         self._intake = intake
         self._spool = spool
+        self._transfers = transfers
         self._pauses = pauses
         self._alone = alone
         self._seat = seat
@@ -94,6 +99,9 @@ class Execution:
         self._task: asyncio.Task[None] | None = None
         self._dropped = False
         self._dead: str | None = None
+        self._spooled = False
+        self.storing = False
+        """It has ended, and its large result is on its way to the storage."""
 
     @property
     def has_verdict(self) -> bool:
@@ -181,23 +189,52 @@ class Execution:
     async def _run_granted(
         self, granted: Directive.Granted, spec: FunctionSpec, failure: FunctionFailure | None
     ) -> None:
+        key = (granted.invocation_id, granted.attempt)
+        payload, result = self._spool.payload_file(*key), self._spool.result_file(*key)
+        try:
+            await self._run_with_files(granted, spec, failure, payload, result)
+        finally:
+            payload.unlink(missing_ok=True)
+            if not self._spooled:
+                result.unlink(missing_ok=True)
+
+    async def _run_with_files(
+        self,
+        granted: Directive.Granted,
+        spec: FunctionSpec,
+        failure: FunctionFailure | None,
+        payload_file: Path,
+        result_file: Path,
+    ) -> None:
         self._enter(State.RUNNING)
         try:
             if (granted.function_id, granted.function_version) != (spec.function_id, spec.version):
                 # The message lied; the grant does not.
                 spec = await self._spec(granted.function_id, granted.function_version)
                 failure = await self._prepared(spec)
-            verdict = Verdict(failure=failure) if failure else await self._execute(granted, spec)
-        except (Declined, RuntimeUnavailable) as error:
+            if failure:
+                verdict = Verdict(failure=failure)
+            else:
+                large = None
+                if granted.HasField("large_payload"):
+                    large = await self._transfers.fetch(granted, payload_file)
+                verdict = await self._execute(granted, spec, large, result_file)
+        except (Declined, NotFetched, RuntimeUnavailable) as error:
             await self.give_back(str(error))
             return
         self._lines.flush()
         self._enter(State.REPORTING)
         report = self._finished(verdict)
         entry = self._spool.append(report)
+        self._spooled = entry is not None
+        if verdict.large_result is not None:
+            self.storing = True
+            await self._transfers.settle(report, verdict.large_result)
+            self.storing = False
         recorded = await self._link.finish(report)
         if entry is not None:
             self._spool.release(entry)
+            self._spooled = False
         log.debug(
             "ended",
             attempt=self.attempt,
@@ -238,7 +275,13 @@ class Execution:
         except (MeshError, OSError) as error:
             raise Declined(f"its binary could not be fetched: {error}") from error
 
-    async def _execute(self, granted: Directive.Granted, spec: FunctionSpec) -> Verdict:
+    async def _execute(
+        self,
+        granted: Directive.Granted,
+        spec: FunctionSpec,
+        large_payload: FileContent | None,
+        large_result_file: Path,
+    ) -> Verdict:
         assignment = Assignment(
             invocation_id=granted.invocation_id,
             attempt=granted.attempt,
@@ -247,6 +290,8 @@ class Execution:
             payload=granted.payload,
             payload_type=granted.payload_type,
             timeout_s=granted.timeout.ToTimedelta().total_seconds(),
+            large_payload=large_payload,
+            large_result_file=large_result_file,
         )
         began = time.monotonic()
         try:
@@ -290,6 +335,11 @@ class Execution:
                 start_kind=verdict.start_kind,
             ),
         )
+        if verdict.large_result is not None:
+            large = verdict.large_result
+            report.large_result.CopyFrom(
+                LargeContent(size_bytes=large.size_bytes, sha256=large.sha256)
+            )
         if verdict.failure is not None:
             failure = verdict.failure
             report.error.CopyFrom(

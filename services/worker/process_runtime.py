@@ -110,7 +110,7 @@ class ProcessRuntime:
         output = Output(on_line, self._limits)
         async with self._dirs.sandbox(assignment.spec.function_id) as sandbox:
             try:
-                listener = await asyncio.to_thread(_furnish, sandbox, assignment.payload)
+                listener = await asyncio.to_thread(_furnish, sandbox, assignment)
                 try:
                     child = self._spawn(assignment, sandbox)
                 except BaseException:
@@ -126,6 +126,7 @@ class ProcessRuntime:
         return Verdict(
             failure=answer.failure,
             result=answer.result,
+            large_result=answer.large_result,
             result_type=answer.result_type,
             startup_s=handed - started,
             run_s=ended - handed,
@@ -292,7 +293,8 @@ class _Supervision:
             # It answered, and flushes its output; what hangs is killed.
             await asyncio.wait({self._ending, *self._draining}, timeout=GRACE_S)
         if self._output.flooded.is_set():
-            return replace(answer, failure=flooded(self._limits.kill_bytes), result=b"")
+            failure = flooded(self._limits.kill_bytes)
+            return replace(answer, failure=failure, result=b"", large_result=None)
         return answer
 
     async def _broken_off(self) -> FunctionFailure:
@@ -301,9 +303,9 @@ class _Supervision:
         return crashed(self._ending.result()) if done else hung_up()
 
 
-def _furnish(sandbox: SandboxDir, payload: bytes) -> Listener:
+def _furnish(sandbox: SandboxDir, assignment: Assignment) -> Listener:
     """Payload, socket and a directory for the function's own files."""
-    sandbox.payload.write_bytes(payload)
+    assignment.write_payload(sandbox.payload)
     (sandbox.path / "tmp").mkdir()
     return Listener(sandbox.socket)
 

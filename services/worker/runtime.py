@@ -5,6 +5,7 @@ the platform is an exception (`RuntimeUnavailable`).
 """
 
 import enum
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,6 +18,8 @@ from faas.v1.invocation_pb2 import Invocation
 MAX_VARIABLE_BYTES = 120 * 1024
 COMPILED = "go"
 """The runtime whose functions are built before they can run."""
+INLINE_BYTES = 1024 * 1024
+"""Payloads and results up to this size are in memory and in messages; larger ones in files."""
 
 
 class RuntimeUnavailable(Exception):
@@ -40,6 +43,17 @@ class Line:
     time: datetime
     stream: Stream
     text: str
+
+
+@dataclass(frozen=True)
+class FileContent:
+    """A payload or a result of more than INLINE_BYTES, in a file of the worker's."""
+
+    file: Path
+    size_bytes: int
+    sha256: str
+    is_text: bool = False
+    """Whether it is UTF-8."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +98,30 @@ class Assignment:
     timeout_s: float
     context: Mapping[str, str] = field(default_factory=dict)
     """More for the function's context, such as `traceparent`."""
+    large_payload: FileContent | None = None
+    """Instead of `payload`."""
+    large_result_file: Path | None = None
+    """Where a result of more than INLINE_BYTES goes; its owner removes it. None: in memory."""
 
     @property
     def payload_variable(self) -> str | None:
         """What `FUNCTION_PAYLOAD` holds; None where no variable could."""
+        if self.large_payload is not None:
+            return None
         if len(self.payload) > MAX_VARIABLE_BYTES or b"\0" in self.payload:
             return None
         try:
             return self.payload.decode()
         except UnicodeDecodeError:
             return None
+
+    def write_payload(self, path: Path) -> None:
+        """Have the payload at `path`. Raises OSError."""
+        if self.large_payload is None:
+            path.write_bytes(self.payload)
+            return
+        path.unlink(missing_ok=True)
+        link_or_copy(self.large_payload.file, path)
 
 
 @dataclass(frozen=True)
@@ -113,6 +141,8 @@ class Verdict:
 
     failure: FunctionFailure | None = None
     result: bytes = b""
+    large_result: FileContent | None = None
+    """Instead of `result`."""
     result_type: str = "application/json"
     startup_s: float = 0.0
     """From `execute` to handing it to the function's code."""
@@ -137,6 +167,15 @@ class OutputLimits:
     """Per invocation; what comes beyond is read and dropped."""
     kill_bytes: int = 64 * 1024 * 1024
     """Printed more than this: killed, as FUNCTION_CRASHED."""
+
+
+def link_or_copy(source: Path | str, target: Path | str) -> None:
+    """Have a file at `target` too. Raises OSError."""
+    try:
+        Path(target).hardlink_to(source)
+    except OSError:
+        # Another file system, or a file that is not this user's.
+        shutil.copy(source, target)
 
 
 class Runtime(Protocol):

@@ -143,7 +143,7 @@ class Sandbox:
     def judge(self, answer: Answer, output: Output) -> Answer:
         """The answer, if it stands when all output has been read."""
         if output.flooded.is_set():
-            return replace(answer, failure=self._flooded(), result=b"")
+            return replace(answer, failure=self._flooded(), result=b"", large_result=None)
         return answer
 
     def close(self) -> None:

@@ -11,7 +11,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from services.worker.containers import Container, Containers
 from services.worker.conversation import Answer, Listener
@@ -25,6 +24,7 @@ from services.worker.runtime import (
     FunctionSpec,
     OutputLimits,
     RuntimeUnavailable,
+    link_or_copy,
 )
 from services.worker.sandbox import ENVIRONMENT, LastWords, Sandbox
 from services.worker.sandbox_dirs import SandboxDir, SandboxDirs
@@ -121,7 +121,7 @@ class WarmSandbox:
         """Run one invocation in it. Raises RuntimeUnavailable."""
         output = Output(said, self._output_limits)
         if assignment.spec.program_mode:
-            _write_payload(self._directory, assignment.payload)
+            await self._put_payload(assignment)
         self._pipes.turn_to(output)
         handed = time.monotonic()
         try:
@@ -134,6 +134,15 @@ class WarmSandbox:
     async def close(self) -> None:
         """Kill and remove it. Nothing is left."""
         await self._everything.aclose()
+
+    async def _put_payload(self, assignment: Assignment) -> None:
+        if assignment.large_payload is None:
+            _write_payload(self._directory, assignment)
+            return
+        try:
+            await asyncio.to_thread(_write_payload, self._directory, assignment)
+        except OSError as error:
+            raise RuntimeUnavailable(f"the payload cannot be given: {error}") from error
 
     def _since_last(self, answer: Answer) -> Answer:
         """The sandbox counts its CPU time from its start: what was used since the last answer."""
@@ -249,7 +258,7 @@ class SandboxMaker:
 
 def _furnish(directory: SandboxDir, assignment: Assignment) -> Listener:
     """Payload, socket and what was built, where the sandbox's user can reach them."""
-    _write_payload(directory, assignment.payload)
+    _write_payload(directory, assignment)
     _fill(directory, assignment.spec, code=False)
     return Listener(directory.socket)
 
@@ -271,27 +280,19 @@ def _prepare(directory: SandboxDir, spec: FunctionSpec | None) -> tuple[Listener
 def _fill(directory: SandboxDir, spec: FunctionSpec, code: bool) -> None:
     """What was built and, where it is not mounted, the code."""
     if spec.runtime == "go":
-        _link_or_copy(spec.build_dir / BINARY, directory.run_dir / BINARY)
+        link_or_copy(spec.build_dir / BINARY, directory.run_dir / BINARY)
     if code:
         shutil.copytree(
             spec.code_dir,
             directory.path / "code",
             symlinks=True,
-            copy_function=_link_or_copy,
+            copy_function=link_or_copy,
             dirs_exist_ok=True,
         )
 
 
-def _link_or_copy(source: Path | str, target: Path | str) -> None:
-    try:
-        Path(target).hardlink_to(source)
-    except OSError:
-        # Another file system, or a file that is not this user's.
-        shutil.copy(source, target)
-
-
-def _write_payload(directory: SandboxDir, payload: bytes) -> None:
-    directory.payload.write_bytes(payload)
+def _write_payload(directory: SandboxDir, assignment: Assignment) -> None:
+    assignment.write_payload(directory.payload)
     directory.payload.chmod(0o644)
 
 

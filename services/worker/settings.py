@@ -86,7 +86,13 @@ class Settings(ServerSettings):
     heartbeat_fresh_s: float = Field(
         10.0, gt=0, description="It takes work only while a heartbeat was answered so recently."
     )
-    max_result_bytes: int = Field(1024 * 1024, ge=1, description="A result's size at the most.")
+    max_result_bytes: int = Field(
+        64 * 1024 * 1024,
+        ge=1,
+        le=1024 * 1024 * 1024,
+        description="A result's size at the most. It takes no work with less than that free in"
+        " its state directory.",
+    )
     max_log_bytes: int = Field(
         1024 * 1024, ge=0, description="What is kept of one execution's output at the most."
     )

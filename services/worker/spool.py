@@ -10,11 +10,16 @@ Space is allocated before work is taken, so that a full disk keeps work away ins
 of losing its result. A segment whose verdicts are all recorded is written from its
 beginning again; frames are numbered, so what is left of an earlier round is told
 from what follows.
+
+A large result is a file beside them, flushed before its verdict is appended. Large
+payloads lie there too while they are in use.
 """
 
 import asyncio
+import errno
 import fcntl
 import os
+import shutil
 import struct
 import zlib
 from collections.abc import Iterator
@@ -24,6 +29,7 @@ from pathlib import Path
 import structlog
 
 from faas.v1.execution_pb2 import Report
+from services.worker.runtime import INLINE_BYTES, FileContent
 
 # Of a frame: its length, its checksum, its number.
 _HEADER = struct.Struct("<IIQ")
@@ -48,9 +54,20 @@ class Legacy:
     boot_id: str
     verdicts: list[Report.Finished]
     files: list[Path]
+    large: Path
+    """Where large results are."""
+
+    def large_result(self, report: Report.Finished) -> FileContent:
+        """The large result of one of its verdicts."""
+        content = report.large_result
+        file = _large_result(self.large, self.boot_id, report.invocation_id, report.attempt)
+        return FileContent(file, content.size_bytes, content.sha256)
 
     def remove(self) -> None:
         """It has been told."""
+        for report in self.verdicts:
+            if report.HasField("large_result"):
+                self.large_result(report).file.unlink(missing_ok=True)
         for file in self.files:
             file.unlink(missing_ok=True)
 
@@ -79,8 +96,10 @@ class Spool:
     def __init__(self, directory: Path, *, boot_id: str, max_result_bytes: int, slots: int) -> None:
         """Keep verdicts in `directory`, of which at most `slots` come at once."""
         self._directory = directory
+        self._large = directory / "large"
         self._boot_id = boot_id
-        self._entry_bytes = max_result_bytes + _BESIDE_RESULT_BYTES
+        self._max_result_bytes = max_result_bytes
+        self._entry_bytes = min(max_result_bytes, INLINE_BYTES) + _BESIDE_RESULT_BYTES
         self._segment_bytes = max(SEGMENT_BYTES, 2 * slots * self._entry_bytes)
         self._lock: int | None = None
         self._active: _Segment | None = None
@@ -91,7 +110,7 @@ class Spool:
 
     def open(self) -> list[Legacy]:
         """Lock the directory, and find what earlier boots left. Raises StateInUse, OSError."""
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self._large.mkdir(parents=True, exist_ok=True)
         lock = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -102,12 +121,21 @@ class Spool:
         found: dict[str, list[Path]] = {}
         for file in sorted(self._directory.glob(f"*{_SUFFIX}")):
             found.setdefault(file.name.partition("_")[0], []).append(file)
-        legacies = [
-            Legacy(boot, [report for file in files for report in verdicts_in(file)], files)
-            for boot, files in found.items()
-        ]
+        legacies = [self._legacy(boot, files) for boot, files in found.items()]
+        self._forget_large(legacies)
         self._active = self._new_segment()
         return legacies
+
+    def payload_file(self, invocation_id: str, attempt: int) -> Path:
+        """Where a large payload goes. Whoever puts one there removes it."""
+        return self._large / f"{self._boot_id}_{invocation_id}_{attempt}.payload"
+
+    def result_file(self, invocation_id: str, attempt: int) -> Path:
+        """Where a large result goes, flushed, before its verdict is appended.
+
+        Whoever puts one there removes it, once its verdict is released.
+        """
+        return _large_result(self._large, self._boot_id, invocation_id, attempt)
 
     def close(self) -> None:
         """Let the directory go. A segment with nothing to tell goes too."""
@@ -121,12 +149,14 @@ class Spool:
             self._lock = None
 
     def has_room(self, verdicts: int) -> bool:
-        """Whether the disk has room for so many verdicts, whatever their size."""
+        """Whether the disk has room for so many verdicts, and for a large result of one."""
         needed = verdicts * self._entry_bytes
-        if self._active is not None and self._active.size - self._active.end >= needed:
-            return True
         try:
-            self._start_segment()
+            free = shutil.disk_usage(self._large).free
+            if self._max_result_bytes > INLINE_BYTES and free < self._max_result_bytes:
+                raise OSError(errno.ENOSPC, f"{free} bytes are free")
+            if self._active is None or self._active.size - self._active.end < needed:
+                self._start_segment()
         except OSError as error:
             if not self._full:
                 log.error("no room in the spool; taking no work", error=str(error))
@@ -190,6 +220,29 @@ class Spool:
             finally:
                 os.close(descriptor)
 
+    def _legacy(self, boot: str, files: list[Path]) -> Legacy:
+        found = [report for file in files for report in verdicts_in(file)]
+        legacy = Legacy(boot, found, files, self._large)
+        for report in list(found):
+            if report.HasField("large_result"):
+                content = legacy.large_result(report)
+                if not content.file.exists() or content.file.stat().st_size != content.size_bytes:
+                    # Told before, and a frame of an earlier round; or else it is run again.
+                    found.remove(report)
+        return legacy
+
+    def _forget_large(self, legacies: list[Legacy]) -> None:
+        """Remove what no verdict names: payloads, and results of what was killed."""
+        named = {
+            legacy.large_result(report).file
+            for legacy in legacies
+            for report in legacy.verdicts
+            if report.HasField("large_result")
+        }
+        for file in self._large.iterdir():
+            if file not in named:
+                file.unlink(missing_ok=True)
+
     def _start_segment(self) -> None:
         old = self._active
         if old is not None and not old.kept:
@@ -212,6 +265,10 @@ class Spool:
             path.unlink(missing_ok=True)
             raise
         return _Segment(path, descriptor, self._segment_bytes)
+
+
+def _large_result(directory: Path, boot_id: str, invocation_id: str, attempt: int) -> Path:
+    return directory / f"{boot_id}_{invocation_id}_{attempt}.result"
 
 
 def verdicts_in(file: Path) -> Iterator[Report.Finished]:

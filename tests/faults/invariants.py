@@ -149,6 +149,7 @@ async def _check_clean(stack: Stack) -> None:
             not stack.sandboxes()
             and not stack.function_processes()
             and not any(map(_has_verdicts, spools))
+            and not any(any(file.parent.glob("large/*")) for file in spools)
         )
 
     await eventually("the queue and its lists are empty", lists_are_empty, 60)

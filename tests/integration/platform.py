@@ -152,7 +152,7 @@ async def running_platform(
         directory = Path(path)
         async with Mesh(directory, database_url, redis_url) as mesh:
             await mesh.start("functions", **functions_settings)
-            await mesh.start("invocations")
+            await mesh.start("invocations", max_payload_bytes=1024 * 1024)
             addresses = {
                 "functions_address": mesh.address("functions"),
                 "invocations_address": mesh.address("invocations"),

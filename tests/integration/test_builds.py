@@ -34,9 +34,9 @@ from services.errors import (
 )
 from services.functions.builds import MAX_LOSSES, Builds
 from services.functions.database import Database
-from services.functions.storage import FileStorage
 from services.functions.sweeper import Sweeper
 from services.ids import new_uuid
+from services.storage import FileStorage
 from tests.integration.functions import Functions, a_zip, refused, serve
 from tests.mesh import eventually
 

@@ -246,6 +246,13 @@ def test_raw_calls(command: Command, client, tmp_path, name):
     (tmp_path / "picture.png").write_bytes(bytes(range(256)))
     command.ok("call", name, f"@{tmp_path}/picture.png", "--to", str(tmp_path / "back"))
     assert command("call", name, "@/nowhere").code == 2
+    (tmp_path / "large").write_bytes(bytes(range(256)) * 8192)
+    said = command.ok("call", name, f"@{tmp_path}/large", "--to", str(tmp_path / "back"))
+    assert said.err == f"2097152 bytes of application/octet-stream are in {tmp_path}/back.\n"
+    assert (tmp_path / "back").read_bytes() == (tmp_path / "large").read_bytes()
+    command.ok("invoke", name, '{"a": 1}', "--to", str(tmp_path / "back"))
+    assert (tmp_path / "back").read_bytes() == b'{"a":1}'
+    assert command("invoke", name, "1", "--async", "--to", str(tmp_path / "back")).code == 2
     client.deploy("def handler(p):\n    raise ValueError(3)\n", name=name, runtime="python")
     said = command("call", name, "{}")
     assert (said.code, said.out) == (1, "")

@@ -9,14 +9,14 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from services.functions.storage import (
+from services.storage import (
     CHUNK_BYTES,
     WRITING,
     CodeStorage,
@@ -172,6 +172,51 @@ async def test_putting_and_deleting_neighbours_at_once_loses_nothing(
 
     await asyncio.gather(*(put_and_delete(name) for name in "abc"))
     assert await keys(storage, "functions") == []
+
+
+async def test_a_stream_is_kept_whole_or_not_at_all(storage: CodeStorage) -> None:
+    async def chunks(count: int, error: Exception | None = None) -> AsyncIterator[bytes]:
+        for number in range(count):
+            yield bytes([number]) * CHUNK_BYTES
+        if error is not None:
+            raise error
+
+    await storage.put_stream(KEY, chunks(44))  # 11 MiB: more than two parts of an upload
+    assert await read(storage, KEY) == b"".join([chunk async for chunk in chunks(44)])
+    found = await storage.find(KEY)
+    assert found is not None
+    assert found.size_bytes == 44 * CHUNK_BYTES
+    other = "functions/func-2/abc/code"
+    for count in (0, 1, 44):
+        with pytest.raises(LookupError, match="broke off"):
+            await storage.put_stream(other, chunks(count, LookupError("broke off")))
+    assert await keys(storage, "functions") == [KEY]
+
+
+async def test_a_copy_is_an_object_of_its_own(storage: CodeStorage, file: Path) -> None:
+    copy = "functions/func-2/abc/code"
+    await storage.put(KEY, file)
+    before = datetime.now(UTC) - timedelta(seconds=2)
+    await storage.copy(KEY, copy)
+    await storage.copy(KEY, copy)
+    found = await storage.find(copy)
+    assert found is not None
+    assert found.written_at > before
+    await storage.delete(KEY)
+    assert await read(storage, copy) == file.read_bytes()
+    with pytest.raises(ObjectMissing):
+        await storage.copy(KEY, "functions/func-3/abc/code")
+    assert await keys(storage, "functions") == [copy]
+
+
+async def test_folders_are_listed_and_removed_whole(storage: CodeStorage, file: Path) -> None:
+    for key in ("days/1/a", "days/1/b", "days/2/c", "days/22/d"):
+        await storage.put(key, file)
+    assert sorted(await storage.folders("days")) == ["1", "2", "22"]
+    await storage.delete_all("days/2")
+    await storage.delete_all("days/2")
+    assert await keys(storage, "days") == ["days/1/a", "days/1/b", "days/22/d"]
+    assert await storage.folders("nothing") == []
 
 
 async def test_a_file_that_cannot_be_read_leaves_nothing(

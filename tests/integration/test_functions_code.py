@@ -26,9 +26,9 @@ from services.errors import (
 from services.functions import keys
 from services.functions.builds import Builds
 from services.functions.database import Database
-from services.functions.storage import CodeStorage, FileStorage
 from services.functions.sweeper import Sweeper
 from services.ids import new_uuid
+from services.storage import CodeStorage, FileStorage
 from tests.integration.functions import HANDLER, Functions, a_zip, refused, serve
 from tests.mesh import eventually
 from tests.unit.test_archive import a_tar

@@ -172,6 +172,32 @@ def test_a_raw_call_keeps_every_byte(client: faas.Client, name):
     assert caught.value.metadata["code"] == "FUNCTION_ERROR"
 
 
+def test_large_bodies_go_from_file_to_file(client: faas.Client, name, tmp_path: Path):
+    fn = client.deploy(ECHO, name=name, runtime="python")
+    data = bytes(range(256)) * 12 * 1024  # 3 MiB
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(data)
+    with target.open("wb") as file:
+        answer = fn.call(source, content_type="a/b", to=file)
+    assert (answer.data, answer.size_bytes) == (b"", len(data))
+    assert target.read_bytes() == data
+    with source.open("rb") as file:
+        assert fn.call(file).data == data
+    invocation = client.invocation(answer.invocation_id)
+    assert b"".join(invocation.read_payload()) == data
+    assert b"".join(invocation.read_result()) == data
+    assert invocation.refresh().large_result.size_bytes == len(data)
+
+
+def test_large_json_is_a_result_like_any_other(client: faas.Client, name):
+    fn = client.deploy(ECHO, name=name, runtime="python")
+    value = ["grüße"] * 200_000
+    assert fn(value) == value
+    invocation = fn.submit(value)
+    assert invocation.result(60) == value
+    assert not invocation.record.HasField("result")
+
+
 def test_what_failed_is_taken_up_again_once(client: faas.Client, name):
     fn = client.deploy(FAILS, name=name, runtime="python")
     failed = fn.submit({"size": 1})

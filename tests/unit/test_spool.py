@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from faas.v1.execution_pb2 import Report
+from faas.v1.invocation_pb2 import LargeContent
 from services.worker import spool as spools
+from services.worker.runtime import FileContent
 from services.worker.spool import Spool, StateInUse
 
 RESULT_BYTES = 1024
@@ -90,7 +92,39 @@ def test_an_orderly_end_leaves_nothing(tmp_path: Path) -> None:
     assert entry is not None
     spool.release(entry)
     spool.close()
-    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+    assert {path.name for path in tmp_path.rglob("*")} == {"lock", "large"}
+
+
+def test_large_results_are_found_with_their_verdicts(opened: Spool, tmp_path: Path) -> None:
+    told = [report(number) for number in range(3)]
+    for verdict in told:
+        content = LargeContent(size_bytes=5, sha256="00")
+        verdict.large_result.CopyFrom(content)
+        opened.append(verdict)
+    there, cut, missing = (opened.result_file(one.invocation_id, one.attempt) for one in told)
+    there.write_bytes(b"12345")
+    cut.write_bytes(b"1234")
+    assert missing.parent.is_dir()
+    # Without a verdict it is run again.
+    opened.result_file("inv-9", 1).write_bytes(b"12345")
+    opened.payload_file("inv-0", 1).write_bytes(b"12345")
+    killed(opened)
+    later = make(tmp_path, "boot-2")
+    (legacy,) = later.open()
+    assert [one.invocation_id for one in legacy.verdicts] == ["inv-0"]
+    assert legacy.large_result(legacy.verdicts[0]) == FileContent(there, 5, "00")
+    assert list(there.parent.iterdir()) == [there]
+    legacy.remove()
+    assert not list(there.parent.iterdir())
+    later.close()
+
+
+def test_there_is_room_for_a_large_result(tmp_path: Path) -> None:
+    for most, room in ((64 * 1024 * 1024, True), (1 << 60, False)):
+        spool = Spool(tmp_path, boot_id="boot-1", max_result_bytes=most, slots=2)
+        spool.open()
+        assert spool.has_room(1) is room
+        spool.close()
 
 
 def test_an_end_with_something_to_tell_keeps_it(tmp_path: Path) -> None:

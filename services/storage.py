@@ -1,7 +1,6 @@
-"""Where code is kept: a filesystem or S3, as objects under keys.
+"""Where code and large content are kept: a filesystem or S3, as objects under keys.
 
-Objects are written once, under a key that holds their checksum, and appear whole or
-not at all.
+Objects are written once, never changed, and appear whole or not at all.
 """
 
 import asyncio
@@ -13,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 from urllib.parse import urlsplit
 
 import obstore
@@ -25,6 +24,8 @@ WRITING = ".writing-"
 """What begins so is not complete yet, or never will be."""
 # Then S3 does not answer, and the caller is told.
 S3_PATIENCE = timedelta(seconds=10)
+# Parts of one upload that are in memory at once, 5 MiB each.
+S3_PARTS = 2
 
 
 class StorageUnavailable(Exception):
@@ -41,6 +42,7 @@ class StoredObject:
 
     key: str
     written_at: datetime
+    size_bytes: int
 
 
 class CodeStorage(Protocol):
@@ -52,17 +54,29 @@ class CodeStorage(Protocol):
     async def put(self, key: str, file: Path) -> None:
         """Keep a copy of `file`; on return it is durable."""
 
+    async def put_stream(self, key: str, chunks: AsyncIterator[bytes]) -> None:
+        """Keep what comes; on return it is durable. Where `chunks` raises, nothing is kept."""
+
+    async def copy(self, source: str, key: str) -> None:
+        """Keep the object `source` under `key` too. Raises ObjectMissing."""
+
     def get(self, key: str) -> AsyncIterator[bytes]:
         """The object in chunks. Raises ObjectMissing."""
 
     async def delete(self, key: str) -> None:
         """Remove the object, if it is there."""
 
+    async def delete_all(self, prefix: str) -> None:
+        """Remove all objects whose key begins with the folder `prefix`."""
+
     async def find(self, key: str) -> StoredObject | None:
         """The object of this key, without its content; None where there is none."""
 
     def list_all(self, prefix: str) -> AsyncIterator[StoredObject]:
         """All objects whose key begins with the folder `prefix`."""
+
+    async def folders(self, prefix: str) -> list[str]:
+        """The names of the folders that are directly in the folder `prefix`."""
 
 
 def open_storage(
@@ -103,6 +117,32 @@ class FileStorage:
         except OSError as error:
             raise StorageUnavailable(str(error)) from error
 
+    async def put_stream(self, key: str, chunks: AsyncIterator[bytes]) -> None:
+        """See CodeStorage."""
+        target = self._directory / key
+        name = None
+        try:
+            descriptor, name = await asyncio.to_thread(_beside, target)
+            with os.fdopen(descriptor, "wb", buffering=0) as output:
+                async for chunk in chunks:
+                    await asyncio.to_thread(_write_all, output, chunk)
+                await asyncio.to_thread(os.fsync, descriptor)
+            await asyncio.to_thread(self._settle, Path(name), target)
+        except OSError as error:
+            raise StorageUnavailable(str(error)) from error
+        finally:
+            if name is not None:
+                await asyncio.to_thread(Path(name).unlink, missing_ok=True)
+
+    async def copy(self, source: str, key: str) -> None:
+        """See CodeStorage."""
+        try:
+            await asyncio.to_thread(self._copy, self._directory / source, self._directory / key)
+        except FileNotFoundError as error:
+            raise ObjectMissing(source) from error
+        except OSError as error:
+            raise StorageUnavailable(str(error)) from error
+
     async def get(self, key: str) -> AsyncIterator[bytes]:
         """See CodeStorage."""
         try:
@@ -122,6 +162,15 @@ class FileStorage:
         except OSError as error:
             raise StorageUnavailable(str(error)) from error
 
+    async def delete_all(self, prefix: str) -> None:
+        """See CodeStorage."""
+        try:
+            await asyncio.to_thread(shutil.rmtree, self._directory / prefix)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StorageUnavailable(str(error)) from error
+
     async def find(self, key: str) -> StoredObject | None:
         """See CodeStorage."""
         try:
@@ -136,6 +185,13 @@ class FileStorage:
         for stored in await asyncio.to_thread(lambda: list(self._walk(prefix))):
             yield stored
 
+    async def folders(self, prefix: str) -> list[str]:
+        """See CodeStorage."""
+        try:
+            return await asyncio.to_thread(_folders, self._directory / prefix)
+        except OSError as error:
+            raise StorageUnavailable(str(error)) from error
+
     def _put(self, key: str, file: Path) -> None:
         target = self._directory / key
         descriptor, name = _beside(target)
@@ -144,11 +200,38 @@ class FileStorage:
                 shutil.copyfileobj(source, output)
                 output.flush()
                 os.fsync(output.fileno())
-            Path(name).replace(target)
+            self._settle(Path(name), target)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
-        _sync_directory(target.parent)
+
+    def _copy(self, source: Path, target: Path) -> None:
+        # A link has its source's age, by which sweepers tell what may still be under way.
+        os.utime(source)
+        while True:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                target.hardlink_to(source)
+                break
+            except FileExistsError:
+                return  # copied before: objects never change
+            except FileNotFoundError:
+                os.utime(source)  # or the directory was removed as empty, by `_delete`
+            except OSError:  # a file system without links
+                self._put(str(target.relative_to(self._directory)), source)
+                return
+        self._sync_parents(target)
+
+    def _settle(self, file: Path, target: Path) -> None:
+        """Give a file that is complete its place, for good."""
+        file.replace(target)
+        self._sync_parents(target)
+
+    def _sync_parents(self, target: Path) -> None:
+        for parent in target.parents:
+            _sync_directory(parent)
+            if parent == self._directory:
+                return
 
     def _delete(self, key: str) -> None:
         target = self._directory / key
@@ -169,8 +252,9 @@ class FileStorage:
                     yield self._stat(Path(directory) / name)
 
     def _stat(self, path: Path) -> StoredObject:
-        written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-        return StoredObject(str(path.relative_to(self._directory)), written)
+        found = path.stat()
+        written = datetime.fromtimestamp(found.st_mtime, UTC)
+        return StoredObject(str(path.relative_to(self._directory)), written, found.st_size)
 
 
 class S3Storage:
@@ -184,6 +268,37 @@ class S3Storage:
         """See CodeStorage."""
         try:
             await obstore.put_async(self._store, key, file)
+        except BaseError as error:
+            raise StorageUnavailable(str(error)) from error
+
+    async def put_stream(self, key: str, chunks: AsyncIterator[bytes]) -> None:
+        """See CodeStorage."""
+        raised: list[Exception] = []
+
+        async def watched() -> AsyncIterator[bytes]:
+            try:
+                async for chunk in chunks:
+                    yield chunk
+            except Exception as error:
+                raised.append(error)
+                raise
+
+        try:
+            await obstore.put_async(self._store, key, watched(), max_concurrency=S3_PARTS)
+        except Exception as error:
+            # What the chunks raised comes back in the store's words.
+            if raised:
+                raise raised[0] from None
+            if isinstance(error, BaseError):
+                raise StorageUnavailable(str(error)) from error
+            raise
+
+    async def copy(self, source: str, key: str) -> None:
+        """See CodeStorage."""
+        try:
+            await obstore.copy_async(self._store, source, key)
+        except FileNotFoundError as error:
+            raise ObjectMissing(source) from error
         except BaseError as error:
             raise StorageUnavailable(str(error)) from error
 
@@ -215,16 +330,32 @@ class S3Storage:
             return None
         except BaseError as error:
             raise StorageUnavailable(str(error)) from error
-        return StoredObject(key, found["last_modified"])
+        return StoredObject(key, found["last_modified"], found["size"])
 
     async def list_all(self, prefix: str) -> AsyncIterator[StoredObject]:
         """See CodeStorage."""
         try:
             async for batch in obstore.list(self._store, prefix):
                 for found in batch:
-                    yield StoredObject(found["path"], found["last_modified"])
+                    yield StoredObject(found["path"], found["last_modified"], found["size"])
         except BaseError as error:
             raise StorageUnavailable(str(error)) from error
+
+    async def delete_all(self, prefix: str) -> None:
+        """See CodeStorage."""
+        try:
+            async for batch in obstore.list(self._store, prefix):
+                await obstore.delete_async(self._store, [found["path"] for found in batch])
+        except BaseError as error:
+            raise StorageUnavailable(str(error)) from error
+
+    async def folders(self, prefix: str) -> list[str]:
+        """See CodeStorage."""
+        try:
+            found = await obstore.list_with_delimiter_async(self._store, prefix)
+        except BaseError as error:
+            raise StorageUnavailable(str(error)) from error
+        return [path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"]]
 
 
 def _beside(target: Path) -> tuple[int, str]:
@@ -235,6 +366,20 @@ def _beside(target: Path) -> tuple[int, str]:
             return tempfile.mkstemp(dir=target.parent, prefix=WRITING)
         except FileNotFoundError:
             continue  # removed as empty between the two lines, by `_delete`
+
+
+def _write_all(output: IO[bytes], data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[output.write(rest) :]
+
+
+def _folders(directory: Path) -> list[str]:
+    try:
+        with os.scandir(directory) as entries:
+            return [entry.name for entry in entries if entry.is_dir()]
+    except FileNotFoundError:
+        return []
 
 
 def _sync_directory(directory: Path) -> None:
