@@ -16,6 +16,10 @@ LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 HEADERS_LIMIT_KB = 32
 
+# What is held of a body that streams, to be sent again where a call did not begin. By
+# default it would be all of it.
+RETRY_LIMIT_BYTES = 256 * 1024
+
 # A transcoded answer is held whole: 16 MiB of protobuf, in JSON's words.
 RESPONSE_LIMIT_BYTES = 64 * 1024 * 1024
 
@@ -63,6 +67,7 @@ def render(settings: EnvoySettings) -> str:
         descriptors=_descriptors(),
         response_limit_bytes=RESPONSE_LIMIT_BYTES,
         headers_limit_kb=HEADERS_LIMIT_KB,
+        retry_limit_bytes=RETRY_LIMIT_BYTES,
         replies=replies(
             json_limit_bytes=settings.json_limit_bytes,
             upload_limit_bytes=settings.upload_limit_bytes,
