@@ -34,7 +34,9 @@ def directory() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-def make_runtime(directory: Path, stack: str, socket: Path) -> DockerRuntime:
+def make_runtime(
+    directory: Path, stack: str, socket: Path, *, one_shot: bool = True
+) -> DockerRuntime:
     return DockerRuntime(
         work_dir=directory / "w",
         stack=stack,
@@ -44,7 +46,7 @@ def make_runtime(directory: Path, stack: str, socket: Path) -> DockerRuntime:
         network="none",
         engine_socket=socket,
         budget=Budget(sandboxes=8, memory_mb=1024, cores=2),
-        one_shot=True,
+        one_shot=one_shot,
     )
 
 
@@ -326,7 +328,7 @@ from tests.integration.test_docker_sandboxes import make_runtime
 
 async def main():
     directory, stack, socket = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
-    runtime = make_runtime(directory, stack, socket)
+    runtime = make_runtime(directory, stack, socket, one_shot=sys.argv[4] == "one-shot")
     await runtime.start()
     bench = Bench(runtime, directory / "functions")
     spec = bench.spec("python", functions.BUSY["python"])
@@ -336,13 +338,14 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.parametrize("kind", ["one-shot", "warm"])
 async def test_what_a_killed_worker_left_is_removed_by_the_next(
-    docker_engine: Path, directory: Path
+    docker_engine: Path, directory: Path, kind: str
 ) -> None:
     stacks = {"ours": uuid4().hex, "theirs": uuid4().hex}
     workers = {}
     for name, stack in stacks.items():
-        command = [sys.executable, "-c", WORKER, directory, stack, docker_engine]
+        command = [sys.executable, "-c", WORKER, directory, stack, docker_engine, kind]
         workers[name] = subprocess.Popen(command, start_new_session=True)
 
     async def both() -> bool:
