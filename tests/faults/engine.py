@@ -56,6 +56,9 @@ class Engine:
             self.docker("rm", "-f", *found)
         self._process.terminate()
         self._process.wait(60)
+        # It mounts its data on itself, and leaves that.
+        data = self._directory / "data"
+        subprocess.run(["umount", "--lazy", data], check=False, capture_output=True)
 
     def docker(self, *arguments: str) -> str:
         """What a docker command prints that is sent to this engine."""
