@@ -97,7 +97,7 @@ async def test_a_verdict_is_told_once_and_never_changes(records: Records, boot: 
     assert done is not None
     assert (done.status, done.result) == ("completed", b"1")
     assert done.metrics is not None
-    assert done.metrics.keys() == {"queued_s", "duration_s"}
+    assert done.metrics.keys() == {"queued_s", "report_s", "duration_s"}
     assert await records.conclude(record.id, 1, boot, Ending("failed")) is None
     assert await records.lose(boot, [record.id], LOST) == []
     assert await records.grant(record.id, new_uuid(), boot, uuid4()) is None
