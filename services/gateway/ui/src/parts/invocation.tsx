@@ -179,19 +179,35 @@ function phases(invocation: Invocation, now: number): Phase[] {
     { name: "Queued", className: "phase-queued", ms: queued, about: "waiting for a worker" },
   ];
   if (metrics) {
-    const startup = format.ms(metrics.startup) ?? 0;
-    found.push({
-      name: "Start-up",
-      className: "phase-startup",
-      ms: startup,
-      about: "fetching code, making the sandbox",
-    });
-    found.push({
-      name: "Run",
-      className: "phase-run",
-      ms: format.ms(metrics.run) ?? 0,
-      about: "in the function's hands",
-    });
+    const load = format.ms(metrics.load);
+    found.push(
+      {
+        name: "Assigned",
+        className: "phase-queued",
+        ms: format.ms(metrics.assigned) ?? 0,
+        about: "fetching code, asking for the start",
+      },
+      {
+        name: "Start-up",
+        className: "phase-startup",
+        ms: format.ms(metrics.startup) ?? 0,
+        about: "getting a sandbox",
+      },
+      {
+        name: "Run",
+        className: "phase-run",
+        ms: format.ms(metrics.run) ?? 0,
+        about: load
+          ? `in the function's hands, ${format.duration(load)} of it loading the code`
+          : "in the function's hands",
+      },
+      {
+        name: "Report",
+        className: "phase-startup",
+        ms: format.ms(metrics.report) ?? 0,
+        about: "from its answer to the record",
+      },
+    );
   } else if (started !== undefined) {
     found.push({
       name: "Running",

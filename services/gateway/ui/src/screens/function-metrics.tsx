@@ -12,8 +12,11 @@ type Window = keyof typeof WINDOWS;
 
 const PHASES: Record<string, string> = {
   queued: "Queued",
+  assigned: "Assigned",
   startup: "Start-up",
+  load: "Loading the code",
   run: "Run",
+  report: "Report",
   duration: "All together",
 };
 
