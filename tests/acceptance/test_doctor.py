@@ -79,6 +79,7 @@ def paused(stack: Stack, name: str) -> Iterator[None]:
     for each in stopped:
         each.send_signal(signal.SIGSTOP)
     try:
+        wait_until(lambda: not stack.is_healthy(), "it is noticed", 120)
         yield
     finally:
         for each in stopped:

@@ -137,20 +137,23 @@ async def _check_clean(stack: Stack) -> None:
         names = [key async for key in stack.redis.scan_iter(match="faas:queue:*")]
         return all(name.endswith(b":dead") for name in names)
 
+    left: dict[str, list[Any]] = {}
+
     async def nothing_is_left() -> bool:
         with stack.connect() as connection:
-            leases = connection.execute("SELECT id FROM invocations WHERE status = 'running'")
-            if leases.fetchall():
-                return False
+            query = "SELECT id FROM invocations WHERE status = 'running'"
+            left["leases"] = connection.execute(query).fetchall()
         spools = [
             file for name in WORKERS for file in (stack.directory / name / "spool").glob("*.spool")
         ]
-        return (
-            not stack.sandboxes()
-            and not stack.function_processes()
-            and not any(map(_has_verdicts, spools))
-            and not any(any(file.parent.glob("large/*")) for file in spools)
-        )
+        left["directories"] = stack.sandboxes()
+        left["processes"] = stack.function_processes()
+        left["verdicts"] = list(filter(_has_verdicts, spools))
+        left["large"] = [large for file in spools for large in file.parent.glob("large/*")]
+        return not any(left.values())
 
     await eventually("the queue and its lists are empty", lists_are_empty, 60)
-    await eventually("no lease, process, directory or verdict is left", nothing_is_left, 60)
+    try:
+        await eventually("nothing is left", nothing_is_left, 60)
+    except TimeoutError as error:
+        raise AssertionError(f"there is left: {left}") from error

@@ -2,6 +2,7 @@
 
 import random
 import time
+from contextlib import closing
 from dataclasses import dataclass
 
 from services.background import running
@@ -47,27 +48,27 @@ async def play(stack: Stack, fault: Fault, seed: int, pace: Pace) -> Round:
     rng = random.Random(f"{fault.name} {seed}")
     prefix = f"{FAULT_PREFIX}{rng.randrange(1 << 40):x}"
     ledger = Ledger(stack.directory / f"{prefix}.ledger")
-    load = Load(stack, ledger, rng, clients=pace.clients)
-    async with load.running(), running(stack.supervise()):
-        await load.reach(pace.before)
-        scene = Scene(stack, load, rng, pace.long_s)
-        await fault.inject(scene)
-        over = time.monotonic()
-        await load.reach(pace.after, timeout_s=fault.bound_s * pace.patience)
-        await load.end()
-        await settled(stack, ledger, load, fault.bound_s * pace.patience)
-    recovery_s = time.monotonic() - over
-    kept = await check(stack, ledger, load, prefix)
-    ledger.close()
-    for invocation_id in scene.once:
-        assert load.starts.read_text().count(invocation_id) == 1, invocation_id
-    if not fault.reruns:
-        assert kept.reruns == 0, f"started again: {kept}"
-    if fault.completes:
-        assert kept.unexpected == []
-    if not fault.hurts_clients:
-        assert not ledger.failures, ledger.failures
-    return Round(kept, recovery_s, len(ledger.failures))
+    with closing(ledger):
+        load = Load(stack, ledger, rng, clients=pace.clients)
+        async with load.running(), running(stack.supervise()):
+            await load.reach(pace.before)
+            scene = Scene(stack, load, rng, pace.long_s)
+            await fault.inject(scene)
+            over = time.monotonic()
+            await load.reach(pace.after, timeout_s=fault.bound_s * pace.patience)
+            await load.end()
+            await settled(stack, ledger, load, fault.bound_s * pace.patience)
+        recovery_s = time.monotonic() - over
+        kept = await check(stack, ledger, load, prefix)
+        for invocation_id in scene.once:
+            assert load.starts.read_text().count(invocation_id) == 1, invocation_id
+        if not fault.reruns:
+            assert kept.reruns == 0, f"started again: {kept}"
+        if fault.completes:
+            assert kept.unexpected == []
+        if not fault.hurts_clients:
+            assert not ledger.failures, ledger.failures
+        return Round(kept, recovery_s, len(ledger.failures))
 
 
 FAULT_PREFIX = "f"

@@ -541,6 +541,7 @@ LIMITS = Table(
                 "go": replace(GO_DIES, prints="failed to create new OS thread"),
             },
             keeps_sandbox=("python",),
+            truncates=None,
         ),
         "all descriptors": Case(
             MANY_DESCRIPTORS, failed("oo many open files"), keeps_sandbox=LANGUAGES

@@ -53,8 +53,8 @@ class Case:
     memory_mb: int = 128
     keeps_sandbox: Collection[str] = ()
     """The languages in which it does its sandbox no harm, which serves its next call."""
-    truncates: bool = False
-    """What it printed was cut."""
+    truncates: bool | None = False
+    """What it printed was cut; None: that depends on how many stacks it died with."""
     alone: bool = False
     """Its Go cell is a package of its own."""
 

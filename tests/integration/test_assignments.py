@@ -10,6 +10,7 @@ from faas.v1 import execution_service_pb2
 from faas.v1.execution_pb2 import Directive, Report
 from faas.v1.execution_service_pb2 import ReportExecutionsRequest, ReportExecutionsResponse
 from faas.v1.invocation_pb2 import Invocation
+from services.errors import DependencyUnavailable
 from services.ids import INVOCATION, new_uuid, show
 from services.invocations.queue import QUEUE
 from services.server import Call, Server
@@ -157,6 +158,15 @@ class Scripted:
         self._reading = asyncio.create_task(self._read(requests))
         while True:
             yield ReportExecutionsResponse(directives=[await self._outbox.get()])
+
+    async def FetchPayload(self, _request: object, _call: Call) -> AsyncIterator[object]:
+        """Nobody's payload is large here."""
+        raise DependencyUnavailable
+        yield
+
+    async def StoreResult(self, _requests: object, _call: Call) -> object:
+        """Nor is a result."""
+        raise DependencyUnavailable
 
     async def _read(self, requests: AsyncIterator[ReportExecutionsRequest]) -> None:
         async for request in requests:

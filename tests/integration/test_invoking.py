@@ -144,8 +144,8 @@ FAILING = {
         (Invocation.FAILED, Invocation.BAD_OUTPUT, "TypeError", "not JSON", 0),
     ),
     "too large": (
-        {"code": "def handler(p, c):\n    return 'x' * (1 << 20)\n"},
-        (Invocation.FAILED, Invocation.OUTPUT_TOO_LARGE, "", "1048576", 0),
+        {"code": "def handler(p, c):\n    return 'x' * (64 << 20)\n", "memory_mb": 512},
+        (Invocation.FAILED, Invocation.OUTPUT_TOO_LARGE, "", "67108864", 0),
     ),
     "program": (
         {"code": "import sys\nprint('half')\nsys.exit(3)\n", "handler": "main"},

@@ -407,7 +407,7 @@ def test_workers(client: faas.Client):
         (lambda c: c.function("sdk-echo")("\ud800"), faas.InvalidPayload),
         (lambda c: c.function("sdk-echo")(object()), faas.InvalidPayload),
         (lambda c: c.function("sdk-echo")({1: 2}), faas.InvalidPayload),
-        (lambda c: c.function("sdk-echo")("x" * 2_000_000), faas.TooLarge),
+        (lambda c: c.function("sdk-echo").call(bytes(65 << 20)), faas.TooLarge),
         (lambda c: c.function("sdk-echo").update(etag="old", memory_mb=64), faas.EtagMismatch),
         (lambda c: c.function("sdk-echo").update(memory_mb=1), faas.InvalidRequest),
     ],
