@@ -17,6 +17,7 @@ pytestmark = browser_tests
 
 LINES = 100_000
 RESULT_BYTES = 1_000_000
+LARGE_BYTES = 10 * 1024 * 1024
 FUNCTIONS = 10_000
 
 PRINTS = f"""
@@ -29,6 +30,10 @@ ANSWERS = f"""
 def handler(payload, context):
     lines = [f"line {{number:07}} " + "." * 80 for number in range({RESULT_BYTES // 110})]
     return lines + ["y" * {RESULT_BYTES // 12}]
+"""
+ANSWERS_MUCH = f"""
+def handler(payload, context):
+    return ["first"] + ["y" * 1000] * {LARGE_BYTES // 1000}
 """
 # Rows of the database: to make so many by calls would take minutes.
 COPIES = """
@@ -87,6 +92,21 @@ def test_a_result_of_a_mebibyte(tab, large):
     # It stays a page that answers.
     page.get_by_role("link", name="Functions", exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Functions")
+
+
+def test_a_result_of_ten_mebibytes(tab, large):
+    large.create("answers-much", ANSWERS_MUCH)
+    made = large.invoke("answers-much")
+    assert made["status"] == "COMPLETED", made["error"]
+    assert int(made["large_result"]["size_bytes"]) > LARGE_BYTES
+    page = tab.open(f"invocations/{made['id']}")
+    # Its beginning is shown, and how much there is; all of it is a download.
+    expect(page.get_by_role("group", name="Result").get_by_text("first")).to_be_visible()
+    expect(page.get_by_text("The first 256")).to_contain_text("10")
+    with page.expect_download() as downloaded:
+        page.get_by_role("link", name="Download all of it").click()
+    first, *rest = json.loads(downloaded.value.path().read_bytes())
+    assert (first, len(rest)) == ("first", LARGE_BYTES // 1000)
 
 
 def test_ten_thousand_functions(tab, large):

@@ -159,8 +159,10 @@ export function Outcome({ invocation }: { invocation: Invocation }) {
         {invocation.status === "PENDING" ? "Waiting for a worker …" : "Running …"}
       </p>
     );
-  const { id, result, result_type } = invocation;
-  return <Content id={id} what="result" type={result_type} value={result} />;
+  const { id, result, result_type, large_result: large } = invocation;
+  return (
+    <Content id={id} what="result" type={result_type} value={result} size={large?.size_bytes} />
+  );
 }
 
 interface Phase {

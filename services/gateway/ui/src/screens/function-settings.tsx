@@ -18,6 +18,7 @@ const valuesOf = (fn: Fn) => ({
   env: toPairs(fn.env),
   labels: toPairs(fn.labels),
   max_concurrency: String(fn.max_concurrency || ""),
+  min_warm: String(fn.min_warm || ""),
   max_age: seconds(fn.max_age),
   attempts: String(fn.retry_policy?.max_attempts ?? 1),
   backoff: seconds(fn.retry_policy?.initial_backoff),
@@ -44,6 +45,7 @@ export function changesOf(fn: Fn, values: Values): Record<string, unknown> {
     env: fromPairs(values.env),
     labels: fromPairs(values.labels),
     max_concurrency: Number(values.max_concurrency),
+    min_warm: Number(values.min_warm),
     ...(values.max_age && { max_age: toDuration(values.max_age) }),
   };
   const policy = {
@@ -181,6 +183,13 @@ export function Settings({ fn, changed }: Of) {
             placeholder="any number"
             inputMode="numeric"
             {...text("max_concurrency")}
+          />
+          <TextField
+            label="Kept ready"
+            hint="Sandboxes that wait for calls. Empty: none."
+            placeholder="none"
+            inputMode="numeric"
+            {...text("min_warm")}
           />
           <TextField
             label="Start within, seconds"

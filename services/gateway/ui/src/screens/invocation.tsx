@@ -52,6 +52,7 @@ export function InvocationScreen({ id }: { id: string }) {
                 what="payload"
                 type={given.data.payload_type}
                 value={given.data.payload}
+                size={given.data.large_payload?.size_bytes}
               />
             ) : given.error ? (
               <Failure error={given.error} />
