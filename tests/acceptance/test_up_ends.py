@@ -87,7 +87,7 @@ def test_ctrl_c_at_a_terminal(directory: Path) -> None:
         return text.encode() in shown
 
     try:
-        wait_until(lambda: has_shown('-d \'{"function_id"'), "it is up", START_TIMEOUT_S)
+        wait_until(lambda: has_shown("faas init hello"), "it is up", START_TIMEOUT_S)
         assert has_shown("✓ Starting PostgreSQL and Valkey")
         os.write(ours, b"\x03")
         wait_until(lambda: has_shown("✓ Ending all parts"), "it has ended", 90)

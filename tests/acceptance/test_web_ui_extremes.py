@@ -45,7 +45,9 @@ FROM {table} row, copies WHERE {where}
 @pytest.fixture(scope="module")
 def large() -> Iterator[Stack]:
     """A stack of these tests' own, which ten thousand functions and a dead Envoy harm."""
-    with a_directory() as directory, running(directory / "large") as stack:
+    room = str(8 << 20)
+    settings = {"FAAS_WORKER_MAX_LOG_BYTES": room, "FAAS_INVOCATIONS_MAX_LOG_BYTES": room}
+    with a_directory() as directory, running(directory / "large", settings=settings) as stack:
         yield stack
 
 
