@@ -135,7 +135,7 @@ def test_a_function_is_followed_from_one_invocation_to_the_next(command: Command
 
 
 def test_ctrl_c_says_how_to_go_on(command: Command, client, name):
-    client.deploy(SLOW, name=name, runtime="python", timeout_s=600)
+    client.deploy(SLOW, name=name, runtime="python", timeout=600)
     process = command.popen("invoke", name, "600", "--follow")
     assert process.stderr is not None
     assert process.stderr.readline() == "started\n"
