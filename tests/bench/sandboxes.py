@@ -123,6 +123,8 @@ async def burst(machine: Machine, bench: Bench, what: str, code: str) -> str:
     ran = await asyncio.gather(*(bench.run(spec) for _ in range(CALLERS)))
     took_s = time.monotonic() - began
     counting.cancel()
+    # It may be over before anybody has looked; idle ones stay.
+    counts.append((took_s, len(await machine.containers())))
     assert not [one for one in ran if one.verdict.failure]
     kinds = Counter(Invocation.StartKind.Name(one.verdict.start_kind) for one in ran)
     found = ", ".join(f"{number} {kind.lower()}" for kind, number in sorted(kinds.items()))
