@@ -157,8 +157,7 @@ class Acceptance:
             assigned = record.grant_id == grant and record.status == "running"
         finally:
             if not assigned:
-                slots.held.discard(invocation_id)
-                self._desk.assignments.freed(slots)
+                self._desk.assignments.release(slots, invocation_id)
         if not assigned:
             await self._forward(record, offered)
         elif not self._desk.assign(record, slots):

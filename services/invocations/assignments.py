@@ -127,7 +127,7 @@ class Assignments:
     async def reserve(self, invocation_id: UUID, version: Version) -> Slots | None:
         """A slot of a worker that knows `version`; None: go through the queue.
 
-        What is reserved is `held` until it is taken out of there, and `freed` told.
+        What is reserved is `held` until it is released.
         """
         shared = self._queue_is_busy()
         if slots := self._freest(self._knowing(version), shared=shared):
@@ -151,6 +151,11 @@ class Assignments:
             if wanted in self._wanted:
                 self._wanted.remove(wanted)
 
+    def release(self, slots: Slots, invocation_id: UUID) -> None:
+        """It is not in this worker's hands any more: its slot is somebody else's."""
+        slots.held.discard(invocation_id)
+        self.freed(slots)
+
     def freed(self, slots: Slots) -> None:
         """Something may be free: whoever waits for it gets it, the first one first."""
         free = slots.free(shared=self._queue_is_busy())
@@ -168,8 +173,7 @@ class Assignments:
         if wanted.slots.done() and not wanted.slots.cancelled():
             slots = wanted.slots.result()
             if slots is not None:
-                slots.held.discard(wanted.invocation_id)
-                self.freed(slots)
+                self.release(slots, wanted.invocation_id)
 
     def _knowing(self, version: Version) -> list[Slots]:
         return [slots for slots in self._all if slots.knows(version)]

@@ -346,8 +346,7 @@ class Session:
 
     def _recorded(self, key: str, attempt: int, outcome: Outcome) -> None:
         invocation_id = _invocation(key)
-        self.slots.held.discard(invocation_id)
-        self._desk.assignments.freed(self.slots)
+        self._desk.assignments.release(self.slots, invocation_id)
         self._desk.logs.forget(invocation_id, attempt)
         if outcome != Directive.Recorded.RECORDED:
             name = Directive.Recorded.Outcome.Name(outcome)
