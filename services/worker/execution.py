@@ -194,7 +194,8 @@ class Execution:
         try:
             await self._run_with_files(granted, spec, failure, payload, result)
         finally:
-            payload.unlink(missing_ok=True)
+            if granted.HasField("large_payload"):
+                payload.unlink(missing_ok=True)
             if not self._spooled:
                 result.unlink(missing_ok=True)
 
