@@ -32,3 +32,16 @@ class ServerSettings(BaseSettings):
     log_format: str = Field(
         "json", description="`json`, one object a line, or `text`, for people at a terminal."
     )
+
+
+class S3Settings(BaseSettings):
+    """What a server can be told of the S3 that its `storage_url` names."""
+
+    s3_endpoint: str = Field(
+        "", description="S3 server, if it is not Amazon's: `https://host:port`."
+    )
+    s3_region: str = Field("us-east-1", description="Region of the bucket.")
+    s3_access_key_id: str = Field(
+        "", description="Access key. Empty: by the environment, as usual for S3 clients."
+    )
+    s3_secret_access_key: str = Field("", description="Secret of the access key.")

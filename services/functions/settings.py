@@ -5,10 +5,10 @@ from typing import Annotated
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
-from services.settings import ServerSettings, config
+from services.settings import S3Settings, ServerSettings, config
 
 
-class Settings(ServerSettings):
+class Settings(S3Settings, ServerSettings):
     """`FAAS_FUNCTIONS_…`."""
 
     model_config = config("functions")
@@ -20,14 +20,6 @@ class Settings(ServerSettings):
     storage_url: str = Field(
         description="Where code is kept: `file:///directory` or `s3://bucket/prefix`."
     )
-    s3_endpoint: str = Field(
-        "", description="S3 server, if it is not Amazon's: `https://host:port`."
-    )
-    s3_region: str = Field("us-east-1", description="Region of the bucket.")
-    s3_access_key_id: str = Field(
-        "", description="Access key. Empty: by the environment, as usual for S3 clients."
-    )
-    s3_secret_access_key: str = Field("", description="Secret of the access key.")
     runtimes: Annotated[tuple[str, ...], NoDecode] = Field(
         ("python", "node", "go"),
         description="Runtimes that this deployment has, separated by commas.",

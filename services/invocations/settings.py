@@ -2,13 +2,13 @@
 
 from pydantic import Field
 
-from services.settings import ServerSettings, config
+from services.settings import S3Settings, ServerSettings, config
 
 MAX_CONTENT_BYTES = 1024 * 1024 * 1024
 """No payload or result may be larger: frames and checks of the worker know it too."""
 
 
-class Settings(ServerSettings):
+class Settings(S3Settings, ServerSettings):
     """`FAAS_INVOCATIONS_…`."""
 
     model_config = config("invocations")
@@ -30,14 +30,6 @@ class Settings(ServerSettings):
         " `file:///directory` or `s3://bucket/prefix`, the same for all replicas; it may be"
         " FunctionService's. Empty: none so large are taken.",
     )
-    s3_endpoint: str = Field(
-        "", description="S3 server, if it is not Amazon's: `https://host:port`."
-    )
-    s3_region: str = Field("us-east-1", description="Region of the bucket.")
-    s3_access_key_id: str = Field(
-        "", description="Access key. Empty: by the environment, as usual for S3 clients."
-    )
-    s3_secret_access_key: str = Field("", description="Secret of the access key.")
     max_payload_bytes: int = Field(
         64 * 1024 * 1024,
         ge=1,
