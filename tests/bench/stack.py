@@ -115,11 +115,12 @@ def running(runtime: str, workers: int) -> Iterator[Platform]:
     command += ["--runtime", runtime, "--workers", str(workers)]
     with (directory / "up.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    platform = Platform(port, process, directory / "data")
     try:
-        platform = Platform(port, process, directory / "data")
         _wait(platform, process, directory / "up.log")
         yield platform
     finally:
+        platform.http.close()
         process.send_signal(signal.SIGINT)
         process.wait(STOP_S)
         shutil.rmtree(directory, ignore_errors=True)
