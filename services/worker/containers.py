@@ -223,7 +223,7 @@ class Containers:
 async def _feed(attachment: Attachment, output: Output) -> None:
     try:
         async for stream, data in attachment.read():
-            output.feed(stream, data)
+            await output.take(stream, data)
         for stream in Stream:
             output.end(stream)
     finally:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -312,7 +312,7 @@ class Execution:
             invocation_id=self.offer.invocation_id,
             attempt=self.attempt,
             sequence=self._sequence,
-            lines=map(_line_to_proto, lines),
+            lines=_to_protos(lines),
         )
         self._sequence += 1
         self._link.log_lines(logs)
@@ -387,10 +387,14 @@ def _status(verdict: Verdict) -> Invocation.Status.ValueType:
     return Invocation.TIMED_OUT if verdict.failure.code == Invocation.TIMEOUT else Invocation.FAILED
 
 
-def _line_to_proto(line: Line) -> LogLine:
-    time = Timestamp()
-    time.FromDatetime(line.time)
-    return LogLine(time=time, stream=_STREAMS[line.stream], text=line.text)
+def _to_protos(lines: list[Line]) -> Iterator[LogLine]:
+    read_at, time = None, Timestamp()
+    for line in lines:
+        # Most lines were read together with the one before.
+        if line.time is not read_at:
+            read_at = line.time
+            time.FromDatetime(read_at)
+        yield LogLine(time=time, stream=_STREAMS[line.stream], text=line.text)
 
 
 def _duration(seconds: float) -> Duration:

@@ -3,15 +3,19 @@
 Two FIFOs in the sandbox's run directory, which its wrapper opens as stdout and stderr.
 What a function has written before its answer was sent is in them when the answer is
 read: whatever is there then is the invocation's, and what comes later is nobody's. Of
-that a little is dropped; then it is read no more, and a function that goes on printing
-waits for its pipe, not the worker for the function.
+that a little is dropped; then it is read no more. What prints without end is read with
+pauses: a function waits for its pipe, not the worker for the function.
 """
 
 import asyncio
+import fcntl
 import os
+import sys
+import termios
+import time
 from pathlib import Path
 
-from services.worker.output import READ_BYTES, Output
+from services.worker.output import PIECE_BYTES, READ_BYTES, Output, pause_after
 from services.worker.runtime import Stream
 
 # What a function may print that nobody has called.
@@ -29,6 +33,7 @@ class Pipes:
         self._output: Output | None = None
         self._unasked_bytes = 0
         self._ends: dict[Stream, int] = {}
+        self._pauses: dict[Stream, asyncio.TimerHandle] = {}
         try:
             for stream, name in _NAMES.items():
                 path = directory / name
@@ -49,20 +54,20 @@ class Pipes:
     def listen(self) -> None:
         """Read whatever comes from now on."""
         self._loop = asyncio.get_running_loop()
-        for stream, end in self._ends.items():
-            self._loop.add_reader(end, self._read, stream)
+        for stream in self._ends:
+            self._resume(stream)
 
-    def turn_to(self, output: Output) -> None:
+    async def turn_to(self, output: Output) -> None:
         """What comes from now on is `output`'s."""
-        self._drain()
+        await self._drain()
         if not self.quiet:
             self.listen()
         self._unasked_bytes = 0
         self._output = output
 
-    def turn_away(self) -> None:
+    async def turn_away(self) -> None:
         """All that is there was the last of the output that it was turned to."""
-        self._drain()
+        await self._drain()
         if self._output is not None:
             for stream in Stream:
                 self._output.end(stream)
@@ -76,20 +81,47 @@ class Pipes:
         self._ends = {}
 
     def _stop(self) -> None:
+        for pause in self._pauses.values():
+            pause.cancel()
+        self._pauses.clear()
         if self._loop is not None:
             for end in self._ends.values():
                 self._loop.remove_reader(end)
 
-    def _drain(self) -> None:
-        for stream in self._ends:
-            # At most what a pipe holds: a writer that never stops does not hold us up.
-            for _ in range(3):
-                if not self._read(stream):
-                    break
+    def _resume(self, stream: Stream) -> None:
+        assert self._loop is not None
+        self._pauses.pop(stream, None)
+        self._loop.add_reader(self._ends[stream], self._on_readable, stream)
+
+    def _on_readable(self, stream: Stream) -> None:
+        assert self._loop is not None
+        began = time.monotonic()
+        while self._read(stream):
+            if pause_s := pause_after(began):
+                self._loop.remove_reader(self._ends[stream])
+                self._pauses[stream] = self._loop.call_later(pause_s, self._resume, stream)
+                break
+
+    async def _drain(self) -> None:
+        """Read what is there now; a writer that never stops does not hold us up."""
+        for stream, end in self._ends.items():
+            left, began = _unread_bytes(end), time.monotonic()
+            while left > 0 and self._read(stream):
+                left -= self._piece_bytes
+                if pause_s := pause_after(began):
+                    await asyncio.sleep(pause_s)
+                    began = time.monotonic()
+
+    @property
+    def _piece_bytes(self) -> int:
+        dropped = self._output is None or self._output.truncated
+        return READ_BYTES if dropped else PIECE_BYTES
 
     def _read(self, stream: Stream) -> bool:
+        """Read a piece; whether there was one, and may be more."""
+        most = self._piece_bytes
         try:
-            data = os.read(self._ends[stream], READ_BYTES)
+            data = os.read(self._ends[stream], most)
         except BlockingIOError:
             return False
         if self._output is not None:
@@ -98,4 +130,10 @@ class Pipes:
             self._unasked_bytes += len(data)
             if not self.quiet:
                 self._stop()
-        return len(data) == READ_BYTES
+                return False
+        return len(data) == most
+
+
+def _unread_bytes(pipe: int) -> int:
+    """What is in a pipe."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)

@@ -122,13 +122,13 @@ class WarmSandbox:
         output = Output(said, self._output_limits)
         if assignment.spec.program_mode:
             await self._put_payload(assignment)
-        self._pipes.turn_to(output)
+        await self._pipes.turn_to(output)
         handed = time.monotonic()
         try:
             answer = await self._sandbox.run(assignment, output, said)
         finally:
             ended = time.monotonic()
-            self._pipes.turn_away()
+            await self._pipes.turn_away()
         return Ran(self._sandbox.judge(self._since_last(answer), output), output, handed, ended)
 
     async def close(self) -> None:

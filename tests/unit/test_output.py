@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.worker.output import LINE_BYTES, MAX_LINE_BYTES, Output
+from services.worker import output
+from services.worker.output import LINE_BYTES, MAX_LINE_BYTES, PIECE_BYTES, Output
 from services.worker.runtime import Line, OutputLimits, Stream
 
 LARGE = OutputLimits(log_bytes=10**9, kill_bytes=10**9)
@@ -15,11 +16,11 @@ LARGE = OutputLimits(log_bytes=10**9, kill_bytes=10**9)
 
 def printed(*pieces: bytes, limits: OutputLimits = LARGE) -> tuple[list[str], Output]:
     lines: list[Line] = []
-    output = Output(lines.append, limits)
+    fed = Output(lines.append, limits)
     for piece in pieces:
-        output.feed(Stream.STDOUT, piece)
-    output.end(Stream.STDOUT)
-    return [line.text for line in lines], output
+        fed.feed(Stream.STDOUT, piece)
+    fed.end(Stream.STDOUT)
+    return [line.text for line in lines], fed
 
 
 def test_lines_end_at_newlines_alone() -> None:
@@ -60,43 +61,41 @@ def test_a_long_line_is_cut_between_characters(character: str) -> None:
 
 def test_what_is_beyond_the_cap_is_dropped_and_said() -> None:
     line_bytes = 5 + LINE_BYTES
-    lines, output = printed(b"12345\n" * 3, limits=OutputLimits(log_bytes=3 * line_bytes))
-    assert (lines, output.truncated) == (["12345"] * 3, False)
+    lines, fed = printed(b"12345\n" * 3, limits=OutputLimits(log_bytes=3 * line_bytes))
+    assert (lines, fed.truncated) == (["12345"] * 3, False)
     limits = OutputLimits(log_bytes=3 * line_bytes + LINE_BYTES + 1)
-    lines, output = printed(b"12345\n" * 4, limits=limits)
-    assert (lines, output.truncated) == (["12345"] * 3 + ["1"], True)
-    lines, output = printed(
-        "ä".encode() * 10 + b"\n", limits=OutputLimits(log_bytes=LINE_BYTES + 3)
-    )
-    assert (lines, output.truncated) == (["ä"], True)
+    lines, fed = printed(b"12345\n" * 4, limits=limits)
+    assert (lines, fed.truncated) == (["12345"] * 3 + ["1"], True)
+    lines, fed = printed("ä".encode() * 10 + b"\n", limits=OutputLimits(log_bytes=LINE_BYTES + 3))
+    assert (lines, fed.truncated) == (["ä"], True)
 
 
 def test_empty_lines_are_not_free() -> None:
-    lines, output = printed(b"\n" * 100, limits=OutputLimits(log_bytes=10 * LINE_BYTES))
-    assert (len(lines), output.truncated) == (10, True)
+    lines, fed = printed(b"\n" * 100, limits=OutputLimits(log_bytes=10 * LINE_BYTES))
+    assert (len(lines), fed.truncated) == (10, True)
 
 
 def test_both_streams_share_the_cap_and_no_line() -> None:
     lines: list[Line] = []
-    output = Output(lines.append, OutputLimits(log_bytes=6 + 3 * LINE_BYTES + 1))
-    output.feed(Stream.STDOUT, b"ou")
-    output.feed(Stream.STDERR, b"err\n")
-    output.feed(Stream.STDOUT, b"t\n")
-    output.feed(Stream.STDERR, b"more\n")
+    both = Output(lines.append, OutputLimits(log_bytes=6 + 3 * LINE_BYTES + 1))
+    both.feed(Stream.STDOUT, b"ou")
+    both.feed(Stream.STDERR, b"err\n")
+    both.feed(Stream.STDOUT, b"t\n")
+    both.feed(Stream.STDERR, b"more\n")
     assert [(line.stream, line.text) for line in lines] == [
         (Stream.STDERR, "err"),
         (Stream.STDOUT, "out"),
         (Stream.STDERR, "m"),
     ]
-    assert output.truncated
+    assert both.truncated
 
 
 def test_a_flood_is_noticed_though_it_is_dropped() -> None:
     limits = OutputLimits(log_bytes=10, kill_bytes=1000)
-    _, output = printed(*[b"x" * 100] * 10, limits=limits)
-    assert not output.flooded.is_set()
-    lines, output = printed(*[b"x" * 100] * 11, limits=limits)
-    assert output.flooded.is_set()
+    _, calm = printed(*[b"x" * 100] * 10, limits=limits)
+    assert not calm.flooded.is_set()
+    lines, flood = printed(*[b"x" * 100] * 11, limits=limits)
+    assert flood.flooded.is_set()
     assert sum(map(len, lines)) <= 10
 
 
@@ -110,3 +109,20 @@ async def test_draining_goes_to_the_end() -> None:
         (Stream.STDERR, "one"),
         (Stream.STDERR, "two"),
     ]
+
+
+async def test_taking_lets_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "SLICE_S", 0.0)
+    lines: list[Line] = []
+    seen: list[int] = []
+
+    async def other() -> None:
+        while True:
+            seen.append(len(lines))
+            await asyncio.sleep(0)
+
+    others = asyncio.create_task(other())
+    await Output(lines.append, LARGE).take(Stream.STDOUT, b"a line\n" * PIECE_BYTES)
+    others.cancel()
+    assert len(lines) == PIECE_BYTES
+    assert len({count for count in seen if 0 < count < PIECE_BYTES}) >= 5

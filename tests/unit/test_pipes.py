@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from services.worker.output import Output
+from services.worker import output
+from services.worker.output import PIECE_BYTES, Output
 from services.worker.pipes import UNASKED_BYTES, Pipes
 from services.worker.runtime import Line, OutputLimits
 from tests.mesh import eventually
@@ -30,9 +31,9 @@ async def test_lines_are_the_invocations_in_which_they_were_printed(
     pipes.listen()
     for number in range(3):
         lines: list[Line] = []
-        pipes.turn_to(Output(lines.append, OutputLimits()))
+        await pipes.turn_to(Output(lines.append, OutputLimits()))
         os.write(end, b"in %d\n" % number)
-        pipes.turn_away()
+        await pipes.turn_away()
         os.write(end, b"after it\n")
         assert [line.text for line in lines] == [f"in {number}"]
     assert pipes.quiet
@@ -57,3 +58,42 @@ async def test_what_prints_without_end_unasked_waits(stdout: tuple[Pipes, int]) 
         await asyncio.sleep(0)
     with pytest.raises(BlockingIOError):
         os.write(end, b"x")
+
+
+async def test_after_work_for_one_piece_it_waits_before_the_next(
+    stdout: tuple[Pipes, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "SLICE_S", 0.0)
+    monkeypatch.setattr(output, "PAUSE_FACTOR", 1e9)
+    pipes, end = stdout
+    pipes.listen()
+    lines: list[Line] = []
+    await pipes.turn_to(Output(lines.append, OutputLimits()))
+    os.write(end, b"a line\n" * (4 * PIECE_BYTES // 7))
+
+    async def begun() -> bool:
+        return bool(lines)
+
+    await eventually("something is read", begun)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(lines) == PIECE_BYTES // 7
+    # Whoever waits for the end of it is not held up by that.
+    monkeypatch.setattr(output, "SLICE_S", 1e9)
+    await pipes.turn_away()
+    assert len(lines) == 4 * PIECE_BYTES // 7
+
+
+async def test_what_it_waits_for_is_what_was_there(stdout: tuple[Pipes, int]) -> None:
+    pipes, end = stdout
+    pipes.listen()
+    written = 0
+
+    def goes_on(_: Line) -> None:
+        nonlocal written
+        written += os.write(end, b"and another\n")
+
+    await pipes.turn_to(Output(goes_on, OutputLimits(log_bytes=10**9)))
+    os.write(end, b"x\n")
+    await pipes.turn_away()
+    assert written == len(b"and another\n")
