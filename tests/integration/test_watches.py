@@ -25,6 +25,14 @@ from tests.integration.gateway import running_envoy
 from tests.integration.test_records import a_boot, accepted
 from tests.mesh import Mesh, eventually
 
+HELD = """
+import pathlib, time
+
+def handler(payload):
+    print("begun")
+    while not pathlib.Path(payload).exists(): time.sleep(0.02)
+    print("released")
+"""
 SLOW = """
 import time
 def handler(payload):
@@ -294,7 +302,9 @@ def data_of(text: str) -> list[dict]:
 async def test_server_sent_events(mesh: Mesh) -> None:
     await mesh.start("functions", "invocations", "worker-1", watch_keepalive_s=0.2)
     await mesh.create("slow", SLOW)
-    made = await mesh.invoke("slow", 3)
+    await mesh.create("held", HELD)
+    release = mesh.directory / "release"
+    made = await mesh.invoke("held", str(release))
     addresses = {
         "functions_address": mesh.address("functions"),
         "invocations_address": mesh.address("invocations"),
@@ -306,14 +316,17 @@ async def test_server_sent_events(mesh: Mesh) -> None:
             assert answer.headers["content-type"] == "text/event-stream"
             async for piece in answer.aiter_text():
                 pieces.append(piece)
-        assert len(pieces) > 2, "it came at once"
+                # It goes on once a keep-alive has said that nothing happens.
+                events = data_of("".join(pieces).rpartition("\n")[0])
+                if any("invocation" not in e and not e["lines"] for e in events):
+                    release.touch()
         events = data_of("".join(pieces))
         assert [line["text"] for event in events for line in event["lines"]] == [
-            *("line 0", "line 1", "line 2")
+            "begun",
+            "released",
         ]
         assert [event["last"] for event in events] == [False] * (len(events) - 1) + [True]
         assert events[-1]["invocation"]["status"] == "COMPLETED"
-        assert any("invocation" not in e and not e["lines"] for e in events), "no keep-alive"
 
         rest = await http.get(f"/invocations/{made.id}:watch?cursor={events[-1]['cursor']}")
         assert [event["last"] for event in data_of(rest.text)] == [True]
