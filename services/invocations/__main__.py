@@ -33,7 +33,7 @@ from services.invocations.limits import Limits
 from services.invocations.logs import Logs
 from services.invocations.offers import OfferBook
 from services.invocations.orphans import Orphans
-from services.invocations.partitions import Partitions
+from services.invocations.partitions import Days, Partitions
 from services.invocations.queue import Queue
 from services.invocations.records import Records
 from services.invocations.replays import Replays
@@ -63,7 +63,10 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
     redis = Redis.from_url(settings.redis_url, socket_connect_timeout=REDIS_TIMEOUT_S)
     channel = connect(settings.functions_address)
     changes = Changes(redis)
-    records = Records(database, lost_backoff_s=settings.lost_backoff_s, on_change=changes.tell)
+    days = Days()
+    records = Records(
+        database, lost_backoff_s=settings.lost_backoff_s, on_change=changes.tell, days=days
+    )
     book, queue = OfferBook(database), Queue(redis)
     waiters = Waiters(records)
     leases = Leases(
@@ -165,7 +168,7 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         ExecutionServicer(desk, blobs),
     )
     partitions = Partitions(
-        database, retention_days=settings.retention_days, on_drop=blobs.drop_day
+        database, retention_days=settings.retention_days, on_drop=blobs.drop_day, days=days
     )
     await database.open()
     # Before anything is accepted, if that can be: a row that finds none goes elsewhere.

@@ -1,12 +1,15 @@
 """PostgreSQL, by plain SQL on the driver: the paths here are hot (docs/performance.md)."""
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from typing import Any
 
 import psycopg
 import structlog
-from psycopg import AsyncClientCursor, AsyncCursor
+from psycopg import AsyncClientCursor, AsyncRawCursor
+from psycopg.pq import ExecStatus
 from psycopg.rows import BaseRowFactory, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -100,11 +103,38 @@ class Database:
         prepare: bool,
     ) -> list[Any]:
         async with self._pool.connection() as connection:
-            # Values that are in the text are planned for.
-            kind = AsyncCursor if prepare else AsyncClientCursor
-            async with kind(connection, row_factory=row_factory) as cursor:
-                await cursor.execute(query.encode(), parameters)
-                return await cursor.fetchall() if cursor.description else []
+            if not prepare:
+                # Values that are in the text are planned for.
+                async with AsyncClientCursor(connection, row_factory=row_factory) as cursor:
+                    await cursor.execute(query.encode(), parameters)
+                    return await _rows(cursor)
+            text, names = _numbered(query)
+            async with AsyncRawCursor(connection, row_factory=row_factory) as cursor:
+                await cursor.execute(
+                    text, [parameters[name] for name in names] if parameters else None
+                )
+                return await _rows(cursor)
+
+
+async def _rows(cursor: psycopg.AsyncCursor[Any]) -> list[Any]:
+    # Not asked of `description`, which describes every column.
+    result = cursor.pgresult
+    return await cursor.fetchall() if result and result.status == ExecStatus.TUPLES_OK else []
+
+
+@lru_cache(maxsize=1000)
+def _numbered(query: str) -> tuple[bytes, tuple[str, ...]]:
+    """The query with `$1` for its first parameter, as PostgreSQL has it; and their names.
+
+    psycopg does the same, and for long queries does it anew each time.
+    """
+    names: dict[str, int] = {}
+
+    def number(found: "re.Match[str]") -> str:
+        return f"${names.setdefault(found[1], len(names) + 1)}"
+
+    text = re.sub(r"%\((\w+)\)s", number, query)
+    return text.encode(), tuple(names)
 
 
 async def _plan_once(connection: "psycopg.AsyncConnection[Any]") -> None:

@@ -7,7 +7,7 @@ it gets a partition after all.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -54,6 +54,24 @@ def id_at(moment: datetime, later: timedelta = timedelta()) -> UUID:
     return UUID(int=max(0, min(milliseconds, 2**48 - 1)) << 80)
 
 
+class Days:
+    """The days that have their partition, as this replica last saw them."""
+
+    def __init__(self) -> None:
+        """None."""
+        self.made: frozenset[date] = frozenset()
+
+    def table(self, keys: Sequence[UUID]) -> str:
+        """The partition of `invocations` that `keys`, in order, are in; or the whole table."""
+        try:
+            day = day_of(keys[0])
+            if day in self.made and day_of(keys[-1]) == day:
+                return partition("invocations", day)
+        except (ValueError, OverflowError):
+            pass  # Not an id of ours: there is no such year.
+        return "invocations"
+
+
 class Partitions:
     """Makes partitions ahead of time, and drops them when their time is over."""
 
@@ -63,12 +81,15 @@ class Partitions:
         *,
         retention_days: int,
         on_drop: Callable[[date], Awaitable[None]] | None = None,
+        days: Days | None = None,
     ) -> None:
         """Work on `database`; keep what was accepted within `retention_days`.
 
         `on_drop` is called when a day is gone, to remove what was beside its records.
+        `days` is told which there are.
         """
         self._database = database
+        self._days = days or Days()
         self._on_drop = on_drop
         self._retention = timedelta(days=retention_days)
 
@@ -92,6 +113,7 @@ class Partitions:
             for offset in range(DAYS_AHEAD + 1):
                 for table in TABLES:
                     await self._make(connection, table, today + timedelta(days=offset))
+            self._days.made = frozenset(await self._made_days(connection, "invocations"))
 
     async def settle(self, today: date) -> None:
         """Give the days before `today` that are in a default partition ones of their own."""
@@ -135,7 +157,7 @@ class Partitions:
             log.warning("partitions are in use; will try again", change=change.__name__)
 
     async def _make(self, connection: Connection, table: str, day: date) -> None:
-        name = f"{table}_{day:%Y%m%d}"
+        name = partition(table, day)
         cursor = await connection.execute("SELECT to_regclass(%s)", [name])
         if await cursor.fetchone() != (None,):
             return
@@ -165,7 +187,7 @@ class Partitions:
 
     async def _move(self, connection: Connection, table: str, day: date) -> None:
         default, parent = sql.Identifier(f"{table}_default"), sql.Identifier(table)
-        name, key = sql.Identifier(f"{table}_{day:%Y%m%d}"), sql.Identifier(KEYS.get(table, KEY))
+        name, key = sql.Identifier(partition(table, day)), sql.Identifier(KEYS.get(table, KEY))
         start, end = _bounds(day)
         for step in (
             "LOCK TABLE {default} IN ACCESS EXCLUSIVE MODE",
@@ -179,7 +201,7 @@ class Partitions:
         log.info("a day has its partition now", table=table, day=str(day))
 
     async def _drop(self, connection: Connection, day: date) -> None:
-        tables = [f"{table}_{day:%Y%m%d}" for table in TABLES]
+        tables = [partition(table, day) for table in TABLES]
         invocations = sql.Identifier(tables[0])
         cursor = await connection.execute("SELECT to_regclass(%s)", [tables[0]])
         if await cursor.fetchone() != (None,):
@@ -194,12 +216,17 @@ class Partitions:
             await connection.execute(drop)
         log.info("dropped a day of history", day=str(day))
 
-    async def _made_days(self, connection: Connection) -> set[date]:
+    async def _made_days(self, connection: Connection, *tables: str) -> set[date]:
         query = """SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
           WHERE inhparent = ANY(%s::regclass[])"""
-        cursor = await connection.execute(query, [list(TABLES)])
+        cursor = await connection.execute(query, [list(tables or TABLES)])
         names = [str(row[0]).rpartition("_")[2] for row in await cursor.fetchall()]
         return {datetime.strptime(n, "%Y%m%d").date() for n in names if n.isdecimal()}
+
+
+def partition(table: str, day: date) -> str:
+    """The name of a day's partition."""
+    return f"{table}_{day:%Y%m%d}"
 
 
 def _bounds(day: date) -> tuple[str, str]:

@@ -12,15 +12,17 @@ from datetime import datetime
 from typing import Any, TypeAlias
 from uuid import UUID
 
+import psycopg
 from psycopg.rows import class_row
 
 from services import ids
 from services.errors import FieldViolation, RequestIdReused
-from services.invocations import transitions
+from services.invocations import arrays, transitions
 from services.invocations.attempts import Attempts
 from services.invocations.batches import Batch
 from services.invocations.database import Database
 from services.invocations.lanes import lock_lane
+from services.invocations.partitions import Days
 from services.invocations.transitions import COLUMNS
 
 OnChange: TypeAlias = Callable[[Iterable[UUID]], None]
@@ -168,13 +170,20 @@ class Records:
     """The rows of `invocations`."""
 
     def __init__(
-        self, database: Database, *, lost_backoff_s: float = 1.0, on_change: OnChange = no_change
+        self,
+        database: Database,
+        *,
+        lost_backoff_s: float = 1.0,
+        on_change: OnChange = no_change,
+        days: Days | None = None,
     ) -> None:
         """Work on `database`; offer what was lost again after `lost_backoff_s`, doubling.
 
-        `on_change` is called with the ids of the records whose status has changed.
+        `on_change` is called with the ids of the records whose status has changed. `days`
+        knows which partitions there are.
         """
         self._database = database
+        self._days = days or Days()
         self._on_change = on_change
         self._lost_backoff_s = lost_backoff_s
         self.attempts = Attempts(database)
@@ -327,28 +336,28 @@ class Records:
         self, arrivals: list[Arrival]
     ) -> Sequence[tuple[Record, bool] | Exception]:
         parameters = {
-            "ids": [one.id for one in arrivals],
-            "function_ids": [one.function_id for one in arrivals],
-            "function_names": [one.function_name for one in arrivals],
-            "function_versions": [one.function_version for one in arrivals],
+            "ids": arrays.uuids(one.id for one in arrivals),
+            "function_ids": arrays.uuids(one.function_id for one in arrivals),
+            "function_names": arrays.texts(one.function_name for one in arrivals),
+            "function_versions": arrays.numbers(one.function_version for one in arrivals),
             "payloads": [one.payload for one in arrivals],
-            "payload_types": [one.payload_type for one in arrivals],
-            "timeouts_ms": [one.timeout_ms for one in arrivals],
-            "labels": [json.dumps(one.labels) for one in arrivals],
-            "retry_policies": [_json(one.retry_policy) for one in arrivals],
-            "max_attempts": [one.max_attempts for one in arrivals],
-            "max_ages_s": [float(one.max_age_s) for one in arrivals],
-            "not_befores": [one.not_before for one in arrivals],
-            "request_ids": [one.request_id for one in arrivals],
+            "payload_types": arrays.texts(one.payload_type for one in arrivals),
+            "timeouts_ms": arrays.numbers(one.timeout_ms for one in arrivals),
+            "labels": arrays.texts(json.dumps(one.labels) for one in arrivals),
+            "retry_policies": arrays.texts(_json(one.retry_policy) for one in arrivals),
+            "max_attempts": arrays.numbers(one.max_attempts for one in arrivals),
+            "max_ages_s": arrays.numbers(float(one.max_age_s) for one in arrivals),
+            "not_befores": arrays.moments(one.not_before for one in arrivals),
+            "request_ids": arrays.texts(one.request_id for one in arrivals),
             "digests": [one.digest for one in arrivals],
-            "redrives": [one.redrive_of for one in arrivals],
-            "replays": [one.replay_of for one in arrivals],
-            "schedules": [one.schedule_id for one in arrivals],
-            "helds_s": [one.held_s for one in arrivals],
-            "workers": [one.worker for one in arrivals],
-            "boots": [one.boot for one in arrivals],
-            "grants": [one.grant for one in arrivals],
-            "payload_blobs": [_json(one.payload_blob) for one in arrivals],
+            "redrives": arrays.uuids(one.redrive_of for one in arrivals),
+            "replays": arrays.uuids(one.replay_of for one in arrivals),
+            "schedules": arrays.uuids(one.schedule_id for one in arrivals),
+            "helds_s": arrays.numbers(one.held_s for one in arrivals),
+            "workers": arrays.uuids(one.worker for one in arrivals),
+            "boots": arrays.uuids(one.boot for one in arrivals),
+            "grants": arrays.uuids(one.grant for one in arrivals),
+            "payload_blobs": arrays.texts(_json(one.payload_blob) for one in arrivals),
             "offer": all(one.offer for one in arrivals),
         }
         accepted = {}
@@ -387,12 +396,14 @@ class Records:
 
     async def _grant_all(self, questions: list[Question]) -> Sequence[Record | None]:
         parameters = {
-            "ids": [one.invocation_id for one in questions],
-            "workers": [one.worker for one in questions],
-            "boots": [one.boot for one in questions],
-            "grants": [one.grant for one in questions],
+            "ids": arrays.uuids(one.invocation_id for one in questions),
+            "workers": arrays.uuids(one.worker for one in questions),
+            "boots": arrays.uuids(one.boot for one in questions),
+            "grants": arrays.uuids(one.grant for one in questions),
         }
-        rows = await self._changed(transitions.GRANT, parameters)
+        rows = await self._changed_in_partition(
+            transitions.grant, [one.invocation_id for one in questions], parameters
+        )
         granted = {record.id: record for record in rows}
         missing = {one.invocation_id: one for one in questions if one.invocation_id not in granted}
         if missing:
@@ -429,21 +440,34 @@ class Records:
     async def _conclude_all(self, verdicts: list[Told]) -> Sequence[Record | None]:
         endings = [one.ending for one in verdicts]
         parameters = {
-            "ids": [one.invocation_id for one in verdicts],
-            "attempts": [one.attempt for one in verdicts],
-            "boots": [one.boot for one in verdicts],
-            "statuses": [one.status for one in endings],
+            "ids": arrays.uuids(one.invocation_id for one in verdicts),
+            "attempts": arrays.numbers(one.attempt for one in verdicts),
+            "boots": arrays.uuids(one.boot for one in verdicts),
+            "statuses": arrays.texts(one.status for one in endings),
             "results": [one.result for one in endings],
-            "result_types": [one.result_type for one in endings],
-            "errors": [_json(one.error) for one in endings],
-            "metrics": [json.dumps(one.metrics or {}) for one in endings],
-            "runtime_images": [one.runtime_image for one in endings],
-            "logs_truncated": [one.logs_truncated for one in endings],
-            "result_blobs": [_json(one.result_blob) for one in endings],
+            "result_types": arrays.texts(one.result_type for one in endings),
+            "errors": arrays.texts(_json(one.error) for one in endings),
+            "metrics": arrays.texts(json.dumps(one.metrics or {}) for one in endings),
+            "runtime_images": arrays.texts(one.runtime_image for one in endings),
+            "logs_truncated": arrays.numbers(one.logs_truncated for one in endings),
+            "result_blobs": arrays.texts(_json(one.result_blob) for one in endings),
         }
-        rows = await self._changed(transitions.CONCLUDE, parameters)
+        rows = await self._changed_in_partition(
+            transitions.conclude, [one.invocation_id for one in verdicts], parameters
+        )
         concluded = {record.id: record for record in rows}
         return [concluded.get(one.invocation_id) for one in verdicts]
+
+    async def _changed_in_partition(
+        self, statement: Callable[[str], str], keys: list[UUID], parameters: dict[str, Any]
+    ) -> list[Record]:
+        """By the partition that all `keys`, in order, are in, where there is one."""
+        table = self._days.table(keys)
+        try:
+            return await self._changed(statement(table), parameters)
+        except psycopg.errors.UndefinedTable:
+            # Another replica has dropped that day.
+            return await self._changed(statement("invocations"), parameters)
 
     async def _changed(self, query: Any, parameters: dict[str, Any]) -> list[Record]:
         rows = await self._records(query, parameters)

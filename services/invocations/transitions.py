@@ -13,7 +13,12 @@ Each says in its condition which state it leaves; terminal ones are in none. Row
 locked in the order of their ids first, so that statements of several replicas never
 wait for each other in a circle. A start that is over gets its one row in `attempts`
 by the same statement that ends it.
+
+The two of every call name the partition that their records are in: of the whole table
+PostgreSQL would lock and set up every day's, each time.
 """
+
+from functools import lru_cache
 
 COLUMNS = """id, function_id, function_name, function_version, status, payload, payload_type,
   timeout_ms, labels, attempt, due_at, worker_id, grant_id, result, result_type, error, metrics,
@@ -47,12 +52,12 @@ WITH wanted AS (
   CROSS JOIN LATERAL (SELECT now - held_s * interval '1 second' AS asked) AS since
   LEFT JOIN lanes ON lanes.function_id = wanted.function_id),
 -- Nobody pushes past what has waited longer: the feeder offers in order.
-ready AS (
+ready AS MATERIALIZED (
   SELECT wanted.*, %(offer)s AND NOT laned AND due_at <= now AND NOT EXISTS (SELECT 1
     FROM invocations WHERE status = 'pending' AND offered_at IS NULL AND NOT laned
       AND due_at <= now) AS is_next
   FROM wanted),
-settled AS (
+settled AS MATERIALIZED (
   SELECT ready.*, is_next AND EXISTS (SELECT 1 FROM workers
     WHERE boot_id = ready.boot AND lost_at IS NULL) AS is_granted
   FROM ready),
@@ -100,16 +105,21 @@ _GRANTED = """status = 'running', attempt = attempt + 1, worker_id = asked.worke
 _GRANTABLE = """status = 'pending' AND due_at <= clock_timestamp()
   AND expires_at > clock_timestamp() AND attempt < attempt_limit"""
 
-GRANT = f"""
+
+@lru_cache(maxsize=16)
+def grant(table: str) -> str:
+    """Grants starts of records in `table`."""
+    return f"""
 WITH asked AS (SELECT * FROM unnest(%(ids)s::uuid[], %(workers)s::uuid[], %(boots)s::uuid[],
   %(grants)s::uuid[]) AS asked (asked_id, worker, boot, grant_id)),
-held AS (SELECT id FROM invocations WHERE id = ANY(%(ids)s::uuid[]) AND status = 'pending'
+held AS (SELECT id FROM {table} WHERE id = ANY(%(ids)s::uuid[]) AND status = 'pending'
   ORDER BY id FOR UPDATE)
-UPDATE invocations SET {_GRANTED}
+UPDATE {table} AS invocations SET {_GRANTED}
 FROM asked WHERE id = asked_id AND id IN (SELECT id FROM held) AND {_GRANTABLE} AND {_LIVING}
   AND id = ANY(%(ids)s::uuid[]) -- which leaves the partitions alone that have none of them
   AND NOT EXISTS (SELECT 1 FROM lanes WHERE lanes.function_id = invocations.function_id)
 RETURNING {columns("invocations")}"""
+
 
 # One row, by who holds the lane's lock.
 GRANT_IN_LANE = f"""
@@ -141,11 +151,16 @@ SELECT {COLUMNS}, worker_boot, status = 'pending' AND EXISTS (SELECT 1 FROM lane
   WHERE lanes.function_id = invocations.function_id) AS in_lane
 FROM invocations WHERE id = ANY(%(ids)s::uuid[])"""
 
+
 # As they were before: what the row of `attempts` needs and the update may change.
-_HELD = """held AS (SELECT id AS held_id, due_at AS was_due, offered_at AS was_offered,
+def _held(table: str) -> str:
+    return f"""held AS (SELECT id AS held_id, due_at AS was_due, offered_at AS was_offered,
     status AS was_status, worker_boot AS was_boot
-  FROM invocations WHERE id = ANY(%(ids)s::uuid[]) AND status IN ('running', 'pending')
+  FROM {table} WHERE id = ANY(%(ids)s::uuid[]) AND status IN ('running', 'pending')
   ORDER BY id FOR UPDATE)"""
+
+
+_HELD = _held("invocations")
 _CLOSED_COLUMNS = """invocation_id, attempt, outcome, worker_id, worker_boot, due_at, offered_at,
   started_at, ended_at, error, metrics, runtime_image"""
 # Only what was taken for lost can turn out to have ended otherwise.
@@ -174,8 +189,13 @@ def _told_metrics(due: str, started: str) -> str:
         - {worker["run"]}, 0))"""
 
 
-# 'pending' too: after the end of a lease a late verdict counts until the next grant.
-CONCLUDE = f"""
+@lru_cache(maxsize=16)
+def conclude(table: str) -> str:
+    """Writes verdicts on records in `table`.
+
+    On 'pending' ones too: after the end of a lease a late verdict counts until the next grant.
+    """
+    return f"""
 WITH told AS (
   SELECT told_id, told_attempt, boot, status, result, result_type, error::jsonb AS error,
     metrics::jsonb AS metrics, runtime_image, logs_truncated, result_blob::jsonb AS result_blob,
@@ -186,9 +206,9 @@ WITH told AS (
     told_id, told_attempt, boot, status, result, result_type, error, metrics, runtime_image,
     logs_truncated, result_blob),
     clock_timestamp() AS now),
-{_HELD},
+{_held(table)},
 ended AS (
-  UPDATE invocations SET
+  UPDATE {table} AS invocations SET
     status = CASE WHEN {_AGAIN} THEN 'pending' ELSE told.status END,
     failures = failures + (told.status <> 'completed')::int,
     due_at = CASE WHEN {_AGAIN} THEN now + least((retry_policy ->> 'max_backoff_ms')::float8,
@@ -212,6 +232,7 @@ closed AS (
   FROM ended JOIN told ON told_id = ended.id JOIN held ON held_id = ended.id
   {_CLOSED_AGAIN})
 SELECT {COLUMNS} FROM ended"""
+
 
 # A second loss, while it ran alone on its worker, convicts it; an orderly return does not.
 _STAYS = """(attempt < attempt_limit

@@ -1,6 +1,7 @@
 """Records on a database of a test's own: fixtures and steps of their lives."""
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from faas.v1.worker_pb2 import Worker
 from services.ids import new_uuid
 from services.invocations.database import Database
+from services.invocations.partitions import Days, Partitions
 from services.invocations.records import Record, Records
 from services.invocations.workers import Workers
 
@@ -23,8 +25,10 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def records(database: Database) -> Records:
-    return Records(database, lost_backoff_s=0)
+async def records(database: Database) -> Records:
+    days = Days()
+    await Partitions(database, retention_days=30, days=days).ensure(datetime.now(UTC).date())
+    return Records(database, lost_backoff_s=0, days=days)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The record's life, each step against real PostgreSQL."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -9,7 +9,7 @@ import pytest
 from services.ids import new_uuid
 from services.invocations.database import Database
 from services.invocations.offers import OfferBook
-from services.invocations.partitions import DAYS_AHEAD, Partitions
+from services.invocations.partitions import DAYS_AHEAD, Days, Partitions, id_at
 from services.invocations.records import Ending, Records
 from tests.integration.invocations import LOST, a_boot, accepted, boot, database, records
 
@@ -190,6 +190,45 @@ async def test_records_live_in_the_partition_of_their_day(
         "SELECT 1 FROM pg_inherits WHERE inhparent = 'invocation_logs'::regclass"
     )
     assert len(made) == DAYS_AHEAD + 2
+
+
+async def test_what_is_of_a_day_that_another_replica_dropped_has_its_row_elsewhere(
+    database: Database, boot: UUID
+) -> None:
+    """As far as this one knows there is a partition, which there is not."""
+    days = Days()
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    days.made = frozenset({yesterday.date()})
+    records = Records(database, days=days)
+    key = UUID(int=id_at(yesterday).int | uuid4().int & (2**64 - 1))
+    assert days.table([key]) == f"invocations_{yesterday:%Y%m%d}"
+    record, _ = await records.accept(
+        key,
+        function_id=new_uuid(),
+        function_name="late",
+        function_version=1,
+        timeout_ms=1,
+        payload=b"1",
+        offer=True,
+    )
+    granted = await records.grant(record.id, boot, boot, uuid4())
+    assert granted is not None
+    done = await records.conclude(record.id, 1, boot, Ending("completed", result=b"2"))
+    assert done is not None
+    assert (done.status, done.result) == ("completed", b"2")
+
+
+def test_ids_are_looked_for_in_the_partition_of_their_day() -> None:
+    days = Days()
+    today = datetime.now(UTC)
+    now, before = new_uuid(), id_at(today - timedelta(days=1))
+    assert days.table([now]) == "invocations"
+    days.made = frozenset({today.date()})
+    assert days.table([now, now]) == f"invocations_{today:%Y%m%d}"
+    assert days.table([before, now]) == "invocations"
+    assert days.table([before]) == "invocations"
+    # Not ours: its time would be in the year 10889.
+    assert days.table([UUID(int=2**128 - 1)]) == "invocations"
 
 
 async def test_a_broken_connection_is_replaced(records: Records, database: Database) -> None:
