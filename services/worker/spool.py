@@ -206,10 +206,12 @@ class Spool:
         """Flush what is not recorded soon, until cancelled."""
         while True:
             await self._written.wait()
-            await asyncio.sleep(FLUSH_S)
             self._written.clear()
+            number = self._number
+            await asyncio.sleep(FLUSH_S)
             segment = self._active
-            if segment is None or not segment.kept:
+            # What has come since has its own round.
+            if segment is None or min(segment.kept, default=number + 1) > number:
                 continue
             # A descriptor of its own: the segment may be closed meanwhile.
             descriptor = os.dup(segment.descriptor)

@@ -186,6 +186,38 @@ def test_a_full_disk_leaves_no_room_until_there_is_some(
     assert opened.has_room(1)
 
 
+async def test_what_is_recorded_soon_is_not_flushed_for_what_came_after_it(
+    opened: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[int] = []
+    rounds: asyncio.Queue[asyncio.Event] = asyncio.Queue()
+
+    async def sleep(_: float) -> None:
+        over = asyncio.Event()
+        rounds.put_nowait(over)
+        await over.wait()
+
+    monkeypatch.setattr(spools, "_flush", flushed.append)
+    monkeypatch.setattr(spools.asyncio, "sleep", sleep)
+    first = opened.append(report(1))
+    running = asyncio.create_task(opened.run())
+    one_round = await rounds.get()
+    assert first is not None
+    opened.release(first)
+    opened.append(report(2))
+    one_round.set()
+    one_round = await rounds.get()
+    assert flushed == []
+    # It is not recorded by the end of its own.
+    one_round.set()
+    opened.append(report(3))
+    await rounds.get()
+    assert len(flushed) == 1
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
 async def test_what_is_not_recorded_soon_is_flushed_together(
     opened: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
