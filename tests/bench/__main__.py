@@ -65,6 +65,8 @@ class Bench:
         )
         for clients in (1, 32):
             yield self._loaded(f"python, gRPC, {clients} clients", grpc, clients, seconds)
+        for clients in (1, 32):
+            yield self._without_disk("echo-python", clients, seconds)
         peer = Load.json(f"{self._peer_url}/invoke", json.dumps({"payload": PAYLOAD}).encode())
         for clients in (1, 8, 32):
             name = f"FastAPI on uvicorn, no FaaS, {clients} clients"
@@ -81,6 +83,19 @@ class Bench:
         run(load, clients, seconds=1)
         measured = [self._measure(load, clients, seconds) for _ in range(self._options.rounds)]
         return name, _figures(measured)
+
+    def _without_disk(self, function: str, clients: int, seconds: float) -> tuple[str, str]:
+        """What waiting for the disk costs: rounds with and without, in turns."""
+        load = Load.json(f"{self._platform.url}/invoke", self._request(function))
+        waits, forgets = [], []
+        for _ in range(self._options.rounds):
+            waits.append(self._measure(load, clients, seconds))
+            with self._platform.forgetful():
+                run(load, clients, seconds=1)
+                forgets.append(self._measure(load, clients, seconds))
+        name = f"the same, commits waiting for the disk, and not, {clients} clients"
+        one, other = (_short(measured) for measured in (waits, forgets))
+        return name, f"{one}; without: {other}"
 
     def _measure(self, load: Load, clients: int, seconds: float) -> Measured:
         before = self._platform.cpu_seconds()
@@ -190,14 +205,20 @@ def _timed(action: Callable[[], object]) -> float:
     return (time.monotonic() - begin) * 1000
 
 
-def _figures(rounds: list[Measured]) -> str:
+def _short(rounds: list[Measured]) -> str:
     def median(pick: Callable[[Measured], float]) -> float:
         return statistics.median(map(pick, rounds))
 
-    text = f"p50 {median(lambda m: m.p50):.2f} ms, p99 {median(lambda m: m.p99):.1f} ms, "
-    text += f"{median(lambda m: m.rate):.0f} a second"
+    return (
+        f"p50 {median(lambda m: m.p50):.2f} ms, p99 {median(lambda m: m.p99):.1f} ms,"
+        f" {median(lambda m: m.rate):.0f} a second"
+    )
+
+
+def _figures(rounds: list[Measured]) -> str:
+    text = _short(rounds)
     parts = sorted({part for one in rounds for part in one.cpu_us})
-    cpu = {part: median(lambda m, part=part: m.cpu_us.get(part, 0.0)) for part in parts}  # type: ignore[misc]
+    cpu = {part: statistics.median(one.cpu_us.get(part, 0.0) for one in rounds) for part in parts}
     shown = [f"{part} {us:.0f}" for part, us in cpu.items() if us >= 10]
     return text + (f"; CPU µs a call: {', '.join(shown)}" if shown else "")
 
@@ -235,7 +256,8 @@ def _described(options: argparse.Namespace) -> str:
     return (
         f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores shared with the clients ({cpu}),"
         f" Linux {machine.release()}, Python {machine.python_version()}, runtime"
-        f" {options.runtime}, {options.workers} workers, medians of {options.rounds} rounds of"
+        f" {options.runtime}, {options.workers} workers, partitions of {options.days} days before"
+        f" today, medians of {options.rounds} rounds of"
         f" {options.seconds:g} s."
     )
 
@@ -247,6 +269,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5, help="of each round")
+    parser.add_argument("--days", type=int, default=28, help="of partitions, beside today's")
     parser.add_argument("--directory", default="/tmp/faas-bench-function")
     parser.add_argument("--write", action="store_true", help="put the table into the docs")
     options = parser.parse_args()
@@ -255,6 +278,7 @@ def main() -> None:
     print(_described(options), flush=True)
     lines = [_described(options), "", "| what | measured |", "|---|---|"]
     with running(options.runtime, options.workers) as platform, _peer() as peer_url:
+        platform.age(options.days)
         for name, figures in Bench(platform, peer_url, options).rows():
             print(f"{name:<50} {figures}", flush=True)
             lines.append(f"| {name} | {figures} |")

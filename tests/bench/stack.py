@@ -1,5 +1,6 @@
 """The platform under the benchmark: `faas up` in a directory of its own."""
 
+import asyncio
 import contextlib
 import json
 import shutil
@@ -11,11 +12,18 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
+import psycopg
+
+from services.invocations.database import Database
+from services.invocations.partitions import DAYS_AHEAD, Partitions
+from services.supervisor.layout import Layout
+from services.supervisor.postgres import Postgres
 
 BIN = Path(sys.executable).parent
 START_S = 600
@@ -86,6 +94,35 @@ class Platform:
         """Drain or resume all workers."""
         for worker in self.call("GET", "/workers")["workers"]:
             self.call("POST", f"/workers/{worker['id']}:{verb}", {})
+
+    def age(self, days: int) -> None:
+        """Give it the partitions that it would have after so many days."""
+
+        async def ensure() -> None:
+            database = Database(self._postgres.url, connections=1)
+            await database.open()
+            partitions, today = Partitions(database, retention_days=days), datetime.now(UTC).date()
+            for ago in range(days, 0, -DAYS_AHEAD):
+                await partitions.ensure(today - timedelta(days=ago))
+            await database.close()
+
+        asyncio.run(ensure())
+
+    @property
+    def _postgres(self) -> Postgres:
+        return Postgres(self.data_dir / "postgres", Layout.of(self.data_dir).run_dir / "pg")
+
+    @contextlib.contextmanager
+    def forgetful(self) -> Iterator[None]:
+        """While this is entered, PostgreSQL answers before its disk has what it commits."""
+        with psycopg.connect(self._postgres.url, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET synchronous_commit = off")
+            connection.execute("SELECT pg_reload_conf()")
+            try:
+                yield
+            finally:
+                connection.execute("ALTER SYSTEM RESET synchronous_commit")
+                connection.execute("SELECT pg_reload_conf()")
 
     def cpu_seconds(self) -> Counter[str]:
         """CPU time that each part has used so far."""
