@@ -22,7 +22,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -386,8 +386,16 @@ def containers(stack: str, *, functions_only: bool = False) -> list[str]:
 
 def directories(layout: Layout) -> list[str]:
     """The directories of a stack's sandboxes."""
-    folders = (layout.run_dir / "work").glob("*/*")
-    return [str(path) for path in folders if ".boots" not in path.parts]
+    work = layout.run_dir / "work"
+    functions = [name for name in _names(work) if name != ".boots"]
+    return [str(work / name / one) for name in functions for one in _names(work / name)]
+
+
+def _names(directory: Path) -> list[str]:
+    """What is in it; nothing where it has gone meanwhile."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return os.listdir(directory)
+    return []
 
 
 def play(plan: Plan) -> Soaked:
