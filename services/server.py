@@ -59,6 +59,9 @@ MAX_VIOLATIONS = 2560
 """Both in bytes as they travel, the second of all violations together."""
 _MAX_FIELD, _MAX_DESCRIPTION = 128, 256
 
+# How long one that was answered before all had come may go on sending.
+TO_THE_END_S = 10.0
+
 # Stands for a request whose bytes are no such message.
 _UNREADABLE = AnyMessage()
 
@@ -184,7 +187,10 @@ class Server:
         name = f"{method.containing_service.full_name}/{method.name}"
         check = _valid if has_rules(method.input_type) else _readable
         streams_in, streams_out = method.client_streaming, method.server_streaming
-        reads = method.GetOptions().Extensions[annotations_pb2.http].HasField("get")
+        http = method.GetOptions().Extensions[annotations_pb2.http]
+        reads = http.HasField("get")
+        # What HTTP carries too ends before its answer begins: it is no conversation.
+        has_end = streams_in and (not streams_out or http.WhichOneof("pattern") is not None)
 
         async def unary(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             call = _call(name, context)
@@ -194,9 +200,13 @@ class Server:
                     requests = _each(check, request) if streams_in else check(request)
                     answer: Awaitable[Any] = behaviour(requests, call)
                     answered = await answer
+                    if has_end:
+                        await _to_its_end(request)
                     await _send_metadata(context, call)
                     return answered
                 except Exception as error:
+                    if has_end:
+                        await _to_its_end(request)
                     await _send_metadata(context, call)
                     await _abort(context, self._as_mesh_error(error, call, reads))
 
@@ -216,6 +226,8 @@ class Server:
                                 call.answer_metadata.clear()
                             yield response
                 except Exception as error:
+                    if has_end:
+                        await _to_its_end(request)
                     # Not ahead of the error: over HTTP it would come too late for a status.
                     failure = self._as_mesh_error(error, call, reads)
                     await _abort(context, failure, call.answer_metadata)
@@ -317,6 +329,21 @@ async def _each(
 ) -> AsyncIterator[Message]:
     async for request in requests:
         yield check(request)
+
+
+async def _to_its_end(requests: AsyncIterator[Message]) -> None:
+    """Read on, for a while, what is of no use any more.
+
+    Who is still sending would not hear the answer: a connection that breaks under them
+    comes first, or an error of gRPC's own (in Python a write that fails because the call
+    has ended puts INTERNAL in the place of the status that has come, grpc/grpc#36066).
+    """
+    try:
+        async with asyncio.timeout(TO_THE_END_S):
+            async for _ in requests:
+                continue
+    except TimeoutError:
+        log.info("a caller goes on sending after its answer")
 
 
 def _valid(request: Message) -> Message:

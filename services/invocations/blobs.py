@@ -9,7 +9,7 @@ is committed: a crash between the two leaves a blob that nothing names, which
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
@@ -27,8 +27,6 @@ INLINE_BYTES = 1024 * 1024
 FOLDER = "invocations"
 # A caller that sends nothing for so long does not come to the end.
 STALL_S = 60.0
-# How long one that was refused may go on sending.
-DRAIN_S = 10.0
 # Results that were stored by this replica a moment ago need not be looked for.
 MAX_REMEMBERED = 1000
 
@@ -225,25 +223,6 @@ def result_blob(
     shown = ids.show(ids.INVOCATION, invocation_id)
     key = f"{folder_of(invocation_id)}/{shown}-{attempt}-{boot}-{sha256}"
     return Blob(key, size_bytes, sha256)
-
-
-@asynccontextmanager
-async def taken_to_its_end(requests: AsyncIterator[Any]) -> AsyncIterator[None]:
-    """What is refused before it has all come is read to its end first, for a while.
-
-    Who is still sending would not hear why: a connection that breaks under them, or an
-    error of gRPC's own, comes first.
-    """
-    try:
-        yield
-    except (MeshError, StorageUnavailable):
-        try:
-            async with asyncio.timeout(DRAIN_S):
-                async for _ in requests:
-                    continue
-        except TimeoutError:
-            log.info("a refused caller goes on sending")
-        raise
 
 
 async def one(data: bytes) -> AsyncIterator[bytes]:

@@ -44,7 +44,7 @@ from services.errors import (
 )
 from services.invocations import calls
 from services.invocations.acceptance import Acceptance
-from services.invocations.blobs import Blob, Blobs, one, result_blob, taken_to_its_end
+from services.invocations.blobs import Blob, Blobs, one, result_blob
 from services.invocations.calls import Payload
 from services.invocations.database import UNAVAILABLE
 from services.invocations.filters import where
@@ -119,11 +119,10 @@ class InvocationServicer:
     ) -> AsyncIterator[HttpBody]:
         """The same in chunks: what is too large for a row goes by, and never is in memory."""
         key = ids.new_uuid()
-        async with taken_to_its_end(requests):
-            first = await anext(requests, None)
-            if first is None or not first.function_id:
-                raise InvalidField.of("function_id", "must be in the first message")
-            payload = await self._received(key, first, requests, call)
+        first = await anext(requests, None)
+        if first is None or not first.function_id:
+            raise InvalidField.of("function_id", "must be in the first message")
+        payload = await self._received(key, first, requests, call)
         record = await self._called(key, first, payload, call)
         call.answer_metadata.update(calls.content_headers(calls.result_blob_of(record)))
         parts = calls.answer_of(record, self._blobs)
@@ -358,11 +357,10 @@ class ExecutionServicer:
             async for request in requests:
                 yield request.chunk
 
-        async with taken_to_its_end(requests):
-            record, boot = await self._held(first.start)
-            size, sha256 = content.size_bytes, content.sha256
-            blob = result_blob(record.id, record.attempt, boot, size, sha256)
-            await self._blobs.keep_result(blob, chunks())
+        record, boot = await self._held(first.start)
+        size, sha256 = content.size_bytes, content.sha256
+        blob = result_blob(record.id, record.attempt, boot, size, sha256)
+        await self._blobs.keep_result(blob, chunks())
         return StoreResultResponse()
 
     async def _held(self, start: Start) -> tuple[Record, UUID]:

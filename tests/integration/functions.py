@@ -42,6 +42,7 @@ class Functions:
     public: FunctionServiceStub
     registry: FunctionRegistryServiceStub
     builds: FunctionBuildServiceStub
+    address: str
 
     async def create(self, name: str = "echo", **fields: Any) -> Function:
         """Create a function, of a handler in Python unless `fields` say otherwise."""
@@ -78,7 +79,7 @@ class Functions:
                 request.chunk.data = data[start : start + chunk_bytes]
                 yield request
 
-        return await self.public.UploadCode(chunks())
+        return await self.public.UploadCode(chunks(), timeout=60)
 
     async def kept_version(self, function_id: str, version: int) -> FunctionVersion:
         """One version, as workers read it."""
@@ -109,11 +110,14 @@ async def serve(database_url: str, directory: Path, **settings: Any) -> AsyncIte
     values = {"database_url": database_url, "storage_url": f"file://{directory}/code", **settings}
     async with service(Settings(**values)) as server:
         await server.start()
-        async with connect(f"127.0.0.1:{server.port}") as channel:
+        address = f"127.0.0.1:{server.port}"
+        async with connect(address) as channel:
             public, registry = FunctionServiceStub(channel), FunctionRegistryServiceStub(channel)
             builds = FunctionBuildServiceStub(channel)
-            yield Functions(database_url, directory, public, registry, builds)
-        await server.stop()
+            try:
+                yield Functions(database_url, directory, public, registry, builds, address)
+            finally:
+                await server.stop()
 
 
 async def refused(call: Awaitable[Any], error: type[MeshError], *fields: str) -> MeshError:

@@ -133,6 +133,14 @@ async def test_it_is_refused_and_nothing_is_kept(platform, way, data):
 
 
 @pytest.mark.parametrize("way", ["PUT", "UploadCode"])
+async def test_who_sends_on_hears_why_it_is_refused(platform, way):
+    data = b"PK\x03\x04" + bytes(10 * MAX_UPLOAD_BYTES)
+    for _ in range(12):
+        answer = await handed_in(platform, way, data)
+        assert answer.reason == "TOO_LARGE", answer
+
+
+@pytest.mark.parametrize("way", ["PUT", "UploadCode"])
 async def test_an_upload_beyond_the_limit_is_too_large(platform, way):
     data = b"PK\x03\x04" + bytes(MAX_UPLOAD_BYTES)
     answer = await handed_in(platform, way, data)

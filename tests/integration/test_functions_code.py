@@ -11,13 +11,16 @@ from uuid import UUID
 import grpc.aio
 import psycopg
 import pytest
+from google.api.httpbody_pb2 import HttpBody
 from sqlalchemy import text
 
 from faas.v1.function_pb2 import CodeFormat
-from faas.v1.function_service_pb2 import DownloadCodeRequest
+from faas.v1.function_service_pb2 import DownloadCodeRequest, UploadCodeRequest
+from services.channels import connect
 from services.errors import (
     FunctionNotFound,
     InvalidArchive,
+    MalformedRequest,
     MeshError,
     TooLarge,
     UploadNotFound,
@@ -166,6 +169,39 @@ async def test_large_uploads_go_through_and_too_large_ones_do_not(
         error = await refused(functions.upload(large + b"x", 1_000_000), TooLarge)
         assert error.metadata == {"limit_bytes": str(len(large))}
         assert functions.rows("uploads") == 0
+
+
+# So often that a write would meet the end of its call at least once.
+OFTEN = 12
+
+
+async def test_who_sends_on_hears_why_it_is_refused(database_url: str, tmp_path: Path) -> None:
+    async with serve(database_url, tmp_path, max_upload_bytes=1_000_000) as functions:
+        for _ in range(OFTEN):
+            call = functions.upload(b"PK\x03\x04" + bytes(16_000_000), 1_000_000)
+            error = await refused(call, TooLarge)
+            assert error.metadata == {"limit_bytes": "1000000"}
+
+
+async def test_who_sends_on_hears_that_a_message_is_none(functions: Functions) -> None:
+    async with connect(functions.address) as channel:
+        upload = channel.stream_unary("/faas.v1.FunctionService/UploadCode")
+        good = UploadCodeRequest(chunk=HttpBody(data=bytes(65_536))).SerializeToString()
+        for _ in range(OFTEN):
+            messages = [good] * 16 + [b"\xff" * 65_536] * 200
+            await refused(upload(iter(messages), timeout=60), MalformedRequest)
+
+
+async def test_who_never_ends_is_refused_all_the_same(database_url: str, tmp_path: Path) -> None:
+    ended = asyncio.Event()
+
+    async def chunks() -> AsyncIterator[UploadCodeRequest]:
+        yield UploadCodeRequest(chunk=HttpBody(data=bytes(2000)))
+        await ended.wait()
+
+    async with serve(database_url, tmp_path, max_upload_bytes=1000) as functions:
+        await refused(functions.public.UploadCode(chunks(), timeout=60), TooLarge)
+    ended.set()
 
 
 async def test_what_unpacks_to_too_much_is_refused(database_url: str, tmp_path: Path) -> None:
