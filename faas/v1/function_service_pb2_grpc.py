@@ -101,8 +101,9 @@ class FunctionServiceServicer:
         `validate` it is compiled before, and refused where it does not compile.
 
         Errors: INVALID_FIELD, UNKNOWN_RUNTIME, INVALID_ARCHIVE, UPLOAD_NOT_FOUND,
-        FUNCTION_EXISTS, TOO_LARGE; with `validate` INVALID_CODE, and
-        DEPENDENCY_UNAVAILABLE where no worker compiles it.
+        FUNCTION_EXISTS, TOO_LARGE; DEPENDENCY_UNAVAILABLE (nothing was changed),
+        OUTCOME_UNKNOWN; with `validate` INVALID_CODE, and DEPENDENCY_UNAVAILABLE
+        where no worker compiles it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -139,7 +140,8 @@ class FunctionServiceServicer:
         """Deletes a function: its name is free again at once, it takes no new
         invocations, its history stays readable, and what was accepted still runs.
 
-        Errors: FUNCTION_NOT_FOUND, ETAG_MISMATCH.
+        Errors: FUNCTION_NOT_FOUND, ETAG_MISMATCH, DEPENDENCY_UNAVAILABLE (nothing
+        was changed), OUTCOME_UNKNOWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -164,7 +166,7 @@ class FunctionServiceServicer:
         """Takes a zip or tar.gz too large for one message, in chunks. Over HTTP the
         body is the raw file: `curl -T app.zip http://localhost:8080/uploads`.
 
-        Errors: INVALID_ARCHIVE, TOO_LARGE.
+        Errors: INVALID_ARCHIVE, TOO_LARGE, DEPENDENCY_UNAVAILABLE, OUTCOME_UNKNOWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,8 +47,9 @@ class FunctionServiceStub:
     `validate` it is compiled before, and refused where it does not compile.
 
     Errors: INVALID_FIELD, UNKNOWN_RUNTIME, INVALID_ARCHIVE, UPLOAD_NOT_FOUND,
-    FUNCTION_EXISTS, TOO_LARGE; with `validate` INVALID_CODE, and
-    DEPENDENCY_UNAVAILABLE where no worker compiles it.
+    FUNCTION_EXISTS, TOO_LARGE; DEPENDENCY_UNAVAILABLE (nothing was changed),
+    OUTCOME_UNKNOWN; with `validate` INVALID_CODE, and DEPENDENCY_UNAVAILABLE
+    where no worker compiles it.
     """
     GetFunction: _grpc.UnaryUnaryMultiCallable[_function_service_pb2.GetFunctionRequest, _function_pb2.Function]
     """One function, by id or name. Errors: FUNCTION_NOT_FOUND."""
@@ -68,7 +69,8 @@ class FunctionServiceStub:
     """Deletes a function: its name is free again at once, it takes no new
     invocations, its history stays readable, and what was accepted still runs.
 
-    Errors: FUNCTION_NOT_FOUND, ETAG_MISMATCH.
+    Errors: FUNCTION_NOT_FOUND, ETAG_MISMATCH, DEPENDENCY_UNAVAILABLE (nothing
+    was changed), OUTCOME_UNKNOWN.
     """
     GetFunctionVersion: _grpc.UnaryUnaryMultiCallable[_function_service_pb2.GetFunctionVersionRequest, _function_pb2.FunctionVersion]
     """One version. Errors: FUNCTION_NOT_FOUND, VERSION_NOT_FOUND."""
@@ -80,7 +82,7 @@ class FunctionServiceStub:
     """Takes a zip or tar.gz too large for one message, in chunks. Over HTTP the
     body is the raw file: `curl -T app.zip http://localhost:8080/uploads`.
 
-    Errors: INVALID_ARCHIVE, TOO_LARGE.
+    Errors: INVALID_ARCHIVE, TOO_LARGE, DEPENDENCY_UNAVAILABLE, OUTCOME_UNKNOWN.
     """
     DownloadCode: _grpc.UnaryStreamMultiCallable[_function_service_pb2.DownloadCodeRequest, _httpbody_pb2.HttpBody]
     """The code exactly as it was handed in, in chunks. Over HTTP the body is the
@@ -103,8 +105,9 @@ class FunctionServiceAsyncStub(FunctionServiceStub):
     `validate` it is compiled before, and refused where it does not compile.
 
     Errors: INVALID_FIELD, UNKNOWN_RUNTIME, INVALID_ARCHIVE, UPLOAD_NOT_FOUND,
-    FUNCTION_EXISTS, TOO_LARGE; with `validate` INVALID_CODE, and
-    DEPENDENCY_UNAVAILABLE where no worker compiles it.
+    FUNCTION_EXISTS, TOO_LARGE; DEPENDENCY_UNAVAILABLE (nothing was changed),
+    OUTCOME_UNKNOWN; with `validate` INVALID_CODE, and DEPENDENCY_UNAVAILABLE
+    where no worker compiles it.
     """
     GetFunction: _aio.UnaryUnaryMultiCallable[_function_service_pb2.GetFunctionRequest, _function_pb2.Function]  # type: ignore[assignment]
     """One function, by id or name. Errors: FUNCTION_NOT_FOUND."""
@@ -124,7 +127,8 @@ class FunctionServiceAsyncStub(FunctionServiceStub):
     """Deletes a function: its name is free again at once, it takes no new
     invocations, its history stays readable, and what was accepted still runs.
 
-    Errors: FUNCTION_NOT_FOUND, ETAG_MISMATCH.
+    Errors: FUNCTION_NOT_FOUND, ETAG_MISMATCH, DEPENDENCY_UNAVAILABLE (nothing
+    was changed), OUTCOME_UNKNOWN.
     """
     GetFunctionVersion: _aio.UnaryUnaryMultiCallable[_function_service_pb2.GetFunctionVersionRequest, _function_pb2.FunctionVersion]  # type: ignore[assignment]
     """One version. Errors: FUNCTION_NOT_FOUND, VERSION_NOT_FOUND."""
@@ -136,7 +140,7 @@ class FunctionServiceAsyncStub(FunctionServiceStub):
     """Takes a zip or tar.gz too large for one message, in chunks. Over HTTP the
     body is the raw file: `curl -T app.zip http://localhost:8080/uploads`.
 
-    Errors: INVALID_ARCHIVE, TOO_LARGE.
+    Errors: INVALID_ARCHIVE, TOO_LARGE, DEPENDENCY_UNAVAILABLE, OUTCOME_UNKNOWN.
     """
     DownloadCode: _aio.UnaryStreamMultiCallable[_function_service_pb2.DownloadCodeRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """The code exactly as it was handed in, in chunks. Over HTTP the body is the
@@ -162,8 +166,9 @@ class FunctionServiceServicer(metaclass=_abc_1.ABCMeta):
         `validate` it is compiled before, and refused where it does not compile.
 
         Errors: INVALID_FIELD, UNKNOWN_RUNTIME, INVALID_ARCHIVE, UPLOAD_NOT_FOUND,
-        FUNCTION_EXISTS, TOO_LARGE; with `validate` INVALID_CODE, and
-        DEPENDENCY_UNAVAILABLE where no worker compiles it.
+        FUNCTION_EXISTS, TOO_LARGE; DEPENDENCY_UNAVAILABLE (nothing was changed),
+        OUTCOME_UNKNOWN; with `validate` INVALID_CODE, and DEPENDENCY_UNAVAILABLE
+        where no worker compiles it.
         """
 
     @_abc_1.abstractmethod
@@ -207,7 +212,8 @@ class FunctionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Deletes a function: its name is free again at once, it takes no new
         invocations, its history stays readable, and what was accepted still runs.
 
-        Errors: FUNCTION_NOT_FOUND, ETAG_MISMATCH.
+        Errors: FUNCTION_NOT_FOUND, ETAG_MISMATCH, DEPENDENCY_UNAVAILABLE (nothing
+        was changed), OUTCOME_UNKNOWN.
         """
 
     @_abc_1.abstractmethod
@@ -237,7 +243,7 @@ class FunctionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Takes a zip or tar.gz too large for one message, in chunks. Over HTTP the
         body is the raw file: `curl -T app.zip http://localhost:8080/uploads`.
 
-        Errors: INVALID_ARCHIVE, TOO_LARGE.
+        Errors: INVALID_ARCHIVE, TOO_LARGE, DEPENDENCY_UNAVAILABLE, OUTCOME_UNKNOWN.
         """
 
     @_abc_1.abstractmethod

@@ -23,6 +23,7 @@ from services.functions.servicers import FunctionServicer, RegistryServicer
 from services.functions.settings import Settings
 from services.functions.sweeper import Sweeper
 from services.functions.uploads import Uploads
+from services.postgresql import is_unsure
 from services.server import Server
 from services.storage import StorageUnavailable, open_storage
 from services.telemetry import configure_logging
@@ -71,6 +72,7 @@ async def service(settings: Settings) -> AsyncIterator[Server]:
         settings.listen_address,
         drain_timeout_s=settings.drain_timeout_s,
         unavailable=(*UNAVAILABLE, StorageUnavailable),
+        unsure=is_unsure,
         on_drain=[changes.close, waits.close],
     )
     server.add(

@@ -7,8 +7,15 @@ from sqlalchemy import exc
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
-UNAVAILABLE = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)
-"""What is raised when PostgreSQL does not answer."""
+from services import postgresql
+
+UNAVAILABLE = (
+    exc.OperationalError,
+    exc.InterfaceError,
+    exc.TimeoutError,
+    *postgresql.UNAVAILABLE,
+)
+"""What is raised when PostgreSQL does not answer: the driver's own error for a COMMIT."""
 
 # Seconds: the rest of a caller's patience is for other things.
 CONNECT_TIMEOUT_S = 3
@@ -35,9 +42,20 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
-        """A transaction: committed at the end, rolled back by an exception."""
-        async with self._writes.begin() as session:
+        """A transaction: committed at the end, rolled back by an exception.
+
+        A connection that breaks before COMMIT has changed nothing. One that breaks
+        with it leaves that open: then the driver's error is raised as it is.
+        """
+        async with self._writes() as session:
             yield session
+            await session.flush()
+            try:
+                await session.commit()
+            except exc.DBAPIError as error:
+                if postgresql.is_unsure(error.orig):
+                    raise error.orig from error  # type: ignore[misc]
+                raise
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:

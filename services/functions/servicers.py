@@ -37,11 +37,12 @@ from faas.v1.function_service_pb2 import (
     UploadCodeRequest,
 )
 from services import ids
-from services.errors import InvalidPageToken
+from services.errors import InvalidPageToken, OutcomeUnknown
 from services.functions import keys
 from services.functions.builds import Builds, Source
 from services.functions.catalog import Catalog, Found, Order, Position
 from services.functions.changes import Changes, Watcher
+from services.functions.database import UNAVAILABLE
 from services.functions.edits import Edits
 from services.functions.filters import parse_filter, parse_order
 from services.functions.messages import (
@@ -86,7 +87,7 @@ class FunctionServicer:
         values = values_to_create(request)
         async with self._code(request, request.WhichOneof("source") or "code") as code:
             found = await self._edits.create(values, code, validate=request.validate)
-        return await self._shown(found)
+        return await self._shown_after(found)
 
     async def GetFunction(self, request: GetFunctionRequest, _call: Call) -> Function:
         """One function."""
@@ -123,7 +124,7 @@ class FunctionServicer:
             found = await self._edits.update(
                 request.function_id, values, code, request.etag, validate=request.validate
             )
-        return await self._shown(found)
+        return await self._shown_after(found)
 
     async def DeleteFunction(self, request: DeleteFunctionRequest, _call: Call) -> Empty:
         """Delete a function."""
@@ -175,6 +176,13 @@ class FunctionServicer:
         function, version = found
         states = await self._builds.states([version])
         return function_to_proto(function, version, states[Source.of(version)])
+
+    async def _shown_after(self, found: Found) -> Function:
+        """What a change has led to. Raises OutcomeUnknown: not that nothing was changed."""
+        try:
+            return await self._shown(found)
+        except UNAVAILABLE as error:
+            raise OutcomeUnknown("It is done, but how it is now cannot be read: look.") from error
 
     def _code(
         self, request: CreateFunctionRequest | UpdateFunctionRequest, source: str

@@ -20,7 +20,7 @@ from services.invocations.blobs import Blobs
 from services.invocations.cancelling import Cancelling
 from services.invocations.changes import Changes
 from services.invocations.controls import ControlServicer
-from services.invocations.database import UNAVAILABLE, Database, is_unsure
+from services.invocations.database import UNAVAILABLE, Database
 from services.invocations.dead_letters import DeadLetters
 from services.invocations.durability import Durability
 from services.invocations.feeder import Feeder, Recovery
@@ -48,6 +48,7 @@ from services.invocations.sweeper import Sweeper
 from services.invocations.waiters import Waiters
 from services.invocations.watches import Watches
 from services.invocations.workers import Workers
+from services.postgresql import is_unsure
 from services.server import Server
 from services.storage import CodeStorage, StorageUnavailable, open_storage
 from services.telemetry import configure_logging

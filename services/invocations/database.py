@@ -13,16 +13,12 @@ from psycopg.pq import ExecStatus
 from psycopg.rows import BaseRowFactory, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from services import postgresql
+
 Parameters = Mapping[str, Any]
 
-UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
+UNAVAILABLE = postgresql.UNAVAILABLE
 """What is raised when PostgreSQL does not answer."""
-
-
-def is_unsure(error: Exception) -> bool:
-    """Whether it leaves open if the statement was run: not where there was no connection."""
-    return isinstance(error, UNAVAILABLE) and not isinstance(error, PoolTimeout)
-
 
 log = structlog.get_logger()
 

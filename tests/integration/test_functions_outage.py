@@ -5,17 +5,33 @@ import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import psycopg
 import pytest
 
-from services.errors import DependencyUnavailable, InvalidField
+from services.errors import DependencyUnavailable, InvalidField, OutcomeUnknown
 from services.migrations.runner import migrate
 from services.supervisor.accounts import run_as
 from services.supervisor.postgres import Postgres
 from tests.conftest import wait_until
 from tests.integration.functions import Functions, a_zip, refused, serve
+from tests.integration.relay import Relay
+
+GO = """package main
+
+func Handler(payload any) any { return payload }
+"""
+
+
+@dataclass
+class Cut:
+    """A service whose PostgreSQL is behind a relay."""
+
+    functions: Functions
+    relay: Relay
 
 
 @contextmanager
@@ -86,6 +102,71 @@ async def all_unavailable(functions: Functions, function_id: str) -> None:
     # Bad input is bad input all the same.
     await refused(functions.create("Wrong"), InvalidField, "name")
     assert functions.objects() == before
+
+
+@pytest.fixture
+async def cut(run_dir: Path, database_url: str, tmp_path: Path) -> AsyncIterator[Cut]:
+    directory = run_dir / "functions-outage"
+    directory.mkdir(exist_ok=True)
+    relay = Relay(directory / ".s.PGSQL.5432", f"{run_dir}/pgsock/.s.PGSQL.5432")
+    relay.open()
+    behind = database_url.replace(f"{run_dir}/pgsock", str(directory))
+    async with serve(behind, tmp_path) as functions:
+        yield Cut(functions, relay)
+    relay.close()
+
+
+CREATING = (b"INSERT INTO functions", b"INSERT INTO function_versions", b"COMMIT")
+
+
+@pytest.mark.parametrize("when", ["asked", "done"])
+async def test_a_break_before_commit_has_changed_nothing(
+    cut: Cut, when: Literal["asked", "done"]
+) -> None:
+    cut.relay.cut_at(*CREATING[:-1], when=when)
+    await refused(cut.functions.create("echo"), DependencyUnavailable)
+    cut.relay.open()
+    assert await cut.functions.names() == []
+
+
+@pytest.mark.parametrize(("when", "done"), [("asked", False), ("done", True)])
+async def test_a_break_with_commit_leaves_open_what_was_done(
+    cut: Cut, when: Literal["asked", "done"], done: bool
+) -> None:
+    functions, relay = cut.functions, cut.relay
+    relay.cut_at(*CREATING, when=when)
+    await refused(functions.create("new"), OutcomeUnknown)
+    relay.open()
+    assert await functions.names() == ["new"] * done
+
+    there = await functions.create("echo")
+    relay.cut_at(b"UPDATE functions", b"COMMIT", when=when)
+    await refused(functions.update("echo", memory_mb=64), OutcomeUnknown)
+    relay.open()
+    assert (await functions.get("echo")).version == there.version + done
+
+    relay.cut_at(b"UPDATE functions", b"COMMIT", when=when)
+    await refused(functions.delete("echo"), OutcomeUnknown)
+    relay.open()
+    assert ("echo" in await functions.names()) != done
+
+    relay.cut_at(b"INSERT INTO uploads", b"COMMIT", when=when)
+    await refused(functions.upload(a_zip({"main.py": "x"})), OutcomeUnknown)
+    relay.open()
+    assert functions.rows("uploads") == done
+
+
+async def test_what_is_done_is_not_said_to_have_changed_nothing(cut: Cut) -> None:
+    functions, relay = cut.functions, cut.relay
+    # What is compiled is looked up once more, for the answer.
+    relay.cut_at(*CREATING, when="answered")
+    await refused(functions.create("made", runtime="go", code=GO), OutcomeUnknown)
+    relay.open()
+    assert (await functions.get("made")).version == 1
+    relay.cut_at(b"UPDATE functions", b"COMMIT", when="answered")
+    await refused(functions.update("made", code=f"{GO}// again\n"), OutcomeUnknown)
+    relay.open()
+    assert (await functions.get("made")).version == 2
 
 
 @pytest.fixture
