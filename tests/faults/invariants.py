@@ -8,6 +8,7 @@ C  nothing is left: no container, process, lease, spool file, list entry, direct
 """
 
 import asyncio
+import hashlib
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ TERMINAL = ("completed", "failed", "timed_out", "dead_lettered", "cancelled")
 
 _ROWS = """
 SELECT id, status, attempt, attempt_limit, request_id, result, error,
+  payload_blob, result_blob,
   (SELECT count(*) FROM attempts WHERE invocation_id = id) AS closed
 FROM invocations WHERE starts_with(request_id, %s)"""
 
@@ -70,7 +72,8 @@ async def check(stack: Stack, ledger: Ledger, load: Load, prefix: str) -> Kept:
         await stack.get(key, wait_s=60)
     rows = _rows(stack, prefix)
     _check_attempts(rows, load)
-    _check_results(rows, ledger)
+    _check_results(rows, load)
+    _check_blobs(rows, stack)
     await _check_clean(stack)
     # T: as seen by the client, as they were a moment ago, and as the guard says.
     for invocation_id, seen in ledger.seen.items():
@@ -123,11 +126,24 @@ def _check_attempts(rows: list[dict[str, Any]], load: Load) -> None:
             assert seen[row["id"]] >= 1, row
 
 
-def _check_results(rows: list[dict[str, Any]], ledger: Ledger) -> None:
+def _check_results(rows: list[dict[str, Any]], load: Load) -> None:
     """A result is the one of its own payload."""
     for row in rows:
         if row["status"] == "completed":
-            assert int(row["result"]) == ledger.asked[row["request_id"]], row
+            blob = row["result_blob"]
+            found = blob["sha256"] if blob else int(row["result"])
+            assert found == load.expected(row["request_id"]), row
+
+
+def _check_blobs(rows: list[dict[str, Any]], stack: Stack) -> None:
+    """E: what a record names is stored, whole."""
+    for row in rows:
+        for blob in filter(None, (row["payload_blob"], row["result_blob"])):
+            data = (stack.directory / "storage" / blob["key"]).read_bytes()
+            assert (len(data), hashlib.sha256(data).hexdigest()) == (
+                blob["size_bytes"],
+                blob["sha256"],
+            ), row
 
 
 async def _check_clean(stack: Stack) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -15,7 +16,7 @@ from faas.v1.invocation_pb2 import Invocation
 from faas.v1.invocation_service_pb2 import CancelInvocationRequest, GetInvocationRequest
 from faas.v1.invocation_service_pb2_grpc import InvocationServiceStub
 from tests.faults.ledger import Ledger
-from tests.faults.stack import REPLICAS, SERVICES, Stack
+from tests.faults.stack import REPLICAS, SERVICES, Stack, large_result
 
 ENDED = (
     Invocation.COMPLETED,
@@ -46,8 +47,11 @@ class Load:
         replicas: tuple[str, ...] = REPLICAS[:1],
         cancels: float = 0.0,
         follows: bool = False,
+        large_bytes: int = 0,
     ) -> None:
         """Call any of `replicas`, and cancel this share of what they accept.
+
+        Of every other call payload and result have `large_bytes`, where that is not 0.
 
         With `follows` each client sees its call end before it makes the next: then
         nothing is behind what it sees but the faults.
@@ -56,6 +60,7 @@ class Load:
         self._replicas = replicas
         self._cancels = cancels
         self._follows = follows
+        self._large_bytes = large_bytes
         self._ledger = ledger
         self._rng = rng
         self._clients = clients
@@ -63,6 +68,8 @@ class Load:
         self._tasks: list[asyncio.Task[None]] = []
         self.errors: Counter[str] = Counter()
         """Each call that failed, by its code, whether it was made again or not."""
+        self.large: set[str] = set()
+        """Request ids of the calls with large content."""
         self.prefix = ledger.path.stem
         """What its request ids begin with."""
         self.starts = ledger.path.with_suffix(".starts")
@@ -100,6 +107,9 @@ class Load:
             "starts": str(self.starts),
         }
         self._ledger.ask(request_id, payload["n"])
+        if self._large_bytes and self._rng.random() < 0.5:
+            self.large.add(request_id)
+            payload["pad"] = "x" * self._large_bytes
         tries = 0
         while True:
             try:
@@ -132,6 +142,13 @@ class Load:
         """Write down that it has ended, if it has."""
         if record.status in ENDED:
             self._ledger.see(record.id, record.status, value_of(record))
+
+    def expected(self, request_id: str) -> Any:
+        """The value of its result, in `value_of`'s terms."""
+        n = self._ledger.asked[request_id]
+        if request_id not in self.large:
+            return n
+        return hashlib.sha256(large_result(n, self._large_bytes)).hexdigest()
 
     async def _client(self, number: int) -> None:
         count = 0
@@ -183,5 +200,7 @@ class Load:
 
 
 def value_of(record: Invocation) -> Any:
-    """Its result, as the function answered it; None without one."""
+    """Its result, as the function answered it, the checksum of a large one; None without one."""
+    if record.HasField("large_result"):
+        return record.large_result.sha256
     return record.result.number_value if record.HasField("result") else None

@@ -74,6 +74,8 @@ class Fault:
     """Whether all that was accepted must complete."""
     needs: tuple[str, ...] = ()
     """Commands without which it cannot be played; `root` stands for being root."""
+    large_bytes: int = 0
+    """How large payloads and results of half of the calls are; 0: none is large."""
 
     def lacking(self) -> str:
         """What it needs and is not here; "" if it can be played."""
@@ -93,12 +95,13 @@ def fault(
     hurts_clients: bool = True,
     completes: bool | None = None,
     needs: tuple[str, ...] = (),
+    large_bytes: int = 0,
 ) -> Callable[[Inject], Inject]:
     """Make a row of it. What starts nothing twice completes everything, unless said."""
 
     def add(inject: Inject) -> Inject:
         all_complete = not reruns if completes is None else completes
-        made = Fault(name, inject, bound_s, reruns, hurts_clients, all_complete, needs)
+        made = Fault(name, inject, bound_s, reruns, hurts_clients, all_complete, needs, large_bytes)
         FAULTS.append(made)
         return inject
 
@@ -510,6 +513,58 @@ async def _(scene: Scene) -> None:
     with scene.stack.connect() as connection, connection.transaction():
         connection.execute("LOCK TABLE invocations IN ACCESS EXCLUSIVE MODE")
         await asyncio.sleep(scene.long_s / 2)
+
+
+# Content that is too large for a row
+
+LARGE_BYTES = 2 * 1024 * 1024
+
+
+@fault(
+    "InvocationService killed while it carries large content",
+    bound_s=5 + 40,
+    reruns=False,
+    large_bytes=LARGE_BYTES,
+)
+async def _(scene: Scene) -> None:
+    for _ in range(2):
+        await scene.moment()
+        await scene.stack.kill("invocations")
+        await scene.stack.start("invocations")
+        await scene.load.reach(2)
+
+
+@fault("worker killed while it carries large content", large_bytes=LARGE_BYTES)
+async def _(scene: Scene) -> None:
+    for _ in range(2):
+        await scene.moment(1)
+        name = scene.any_worker()
+        await scene.stack.kill(name)
+        await scene.stack.start(name)
+
+
+@fault(
+    "the storage of large content away for long",
+    bound_s=60,
+    reruns=False,
+    completes=False,  # a payload that cannot be fetched for too long ends its invocation
+    large_bytes=LARGE_BYTES,
+)
+async def _(scene: Scene) -> None:
+    storage = scene.stack.directory / "storage/invocations"
+    away = storage.with_name("away")
+    await scene.moment()
+    storage.rename(away)
+    storage.touch()  # nothing can be kept in a file
+    before = scene.load.errors["UNAVAILABLE"]
+
+    async def refused() -> bool:
+        return scene.load.errors["UNAVAILABLE"] > before
+
+    await eventually("a large payload is refused", refused, 60)
+    await asyncio.sleep(scene.long_s)
+    storage.unlink()
+    away.rename(storage)
 
 
 # The network between workers and service

@@ -49,7 +49,7 @@ async def play(stack: Stack, fault: Fault, seed: int, pace: Pace) -> Round:
     prefix = f"{FAULT_PREFIX}{rng.randrange(1 << 40):x}"
     ledger = Ledger(stack.directory / f"{prefix}.ledger")
     with closing(ledger):
-        load = Load(stack, ledger, rng, clients=pace.clients)
+        load = Load(stack, ledger, rng, clients=pace.clients, large_bytes=fault.large_bytes)
         async with load.running(), running(stack.supervise()):
             await load.reach(pace.before)
             scene = Scene(stack, load, rng, pace.long_s)
@@ -60,6 +60,7 @@ async def play(stack: Stack, fault: Fault, seed: int, pace: Pace) -> Round:
             await settled(stack, ledger, load, fault.bound_s * pace.patience)
         recovery_s = time.monotonic() - over
         kept = await check(stack, ledger, load, prefix)
+        assert not fault.large_bytes or load.large
         for invocation_id in scene.once:
             assert load.starts.read_text().count(invocation_id) == 1, invocation_id
         if not fault.reruns:

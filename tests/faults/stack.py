@@ -35,8 +35,17 @@ def handler(payload, context):
     os.write(starts, f"{context.invocation_id} {context.attempt}\\n".encode())
     os.close(starts)
     time.sleep(payload["sleep"])
+    if "pad" in payload:
+        return str(payload["n"]).encode().ljust(len(payload["pad"]))
     return payload["n"]
 """
+
+
+def large_result(n: int, size: int) -> bytes:
+    """What the function above answers to `n` with a pad of so many bytes."""
+    return str(n).encode().ljust(size)
+
+
 WORKERS = ("worker-1", "worker-2")
 SERVICES = ("functions", "invocations")
 # The first is there always; the workers' wire leads to all that are.
