@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -116,7 +117,7 @@ def told(error: BaseException) -> str:
     """What went wrong, in a line; all of it to standard error."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    print(error, file=sys.stderr)
+    traceback.print_exception(error)
     lines = str(error).splitlines() or [type(error).__name__]
     return lines[0][:160]
 

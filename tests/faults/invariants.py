@@ -65,7 +65,8 @@ async def check(stack: Stack, ledger: Ledger, load: Load, prefix: str) -> Kept:
     # E: what was answered is there, once, and nothing is there that nobody asked for.
     for request_id, invocation_id in ledger.accepted.items():
         assert by_id[invocation_id]["request_id"] == request_id
-    assert {row["request_id"] for row in rows} <= ledger.asked.keys()
+    unasked = {row["request_id"] for row in rows} - ledger.asked.keys()
+    assert not unasked, unasked
     assert len({row["request_id"] for row in rows}) == len(rows)
     # A call whose answer never came is accepted all the same, and ends like the others.
     for key in by_id.keys() - set(ledger.accepted.values()):
@@ -78,11 +79,13 @@ async def check(stack: Stack, ledger: Ledger, load: Load, prefix: str) -> Kept:
     # T: as seen by the client, as they were a moment ago, and as the guard says.
     for invocation_id, seen in ledger.seen.items():
         record = await stack.get(invocation_id)
-        assert (record.status, value_of(record)) == seen
-    assert _rows(stack, prefix) == rows
+        assert (record.status, value_of(record)) == seen, (record, seen)
+    changed = [row for row in _rows(stack, prefix) if row not in rows]
+    assert not changed, changed
     with stack.connect() as connection:
         guarded = connection.execute("SELECT invocation_id, wanted, query FROM guard_log")
-        assert guarded.fetchall() == []
+        refused = guarded.fetchall()
+    assert not refused, refused
     starts = _starts(load)
     return Kept(
         invocations=len(rows),
@@ -116,7 +119,8 @@ def _starts(load: Load) -> "Counter[tuple[UUID, int]]":
 def _check_attempts(rows: list[dict[str, Any]], load: Load) -> None:
     """A: each granted start was made at most once, and has its row."""
     starts = _starts(load)
-    assert [key for key, count in starts.items() if count > 1] == []
+    twice = [key for key, count in starts.items() if count > 1]
+    assert not twice, twice
     seen = Counter(key for key, _ in starts)
     for row in rows:
         assert row["status"] in TERMINAL, row

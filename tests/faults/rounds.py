@@ -66,7 +66,7 @@ async def play(stack: Stack, fault: Fault, seed: int, pace: Pace) -> Round:
         if not fault.reruns:
             assert kept.reruns == 0, f"started again: {kept}"
         if fault.completes:
-            assert kept.unexpected == []
+            assert not kept.unexpected, f"not completed: {kept.unexpected}"
         if not fault.hurts_clients:
             assert not ledger.failures, ledger.failures
         return Round(kept, recovery_s, len(ledger.failures))
