@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x66\x61\x61s/v1/worker.proto\x12\x07\x66\x61\x61s.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x03\n\x06Worker\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12$\n\x05state\x18\x04 \x01(\x0e\x32\x15.faas.v1.Worker.State\x12)\n\x08runtimes\x18\x05 \x03(\x0b\x32\x17.faas.v1.Worker.Runtime\x12\x13\n\x0b\x63oncurrency\x18\x06 \x01(\x05\x12\x0f\n\x07running\x18\x07 \x01(\x05\x12.\n\nstarted_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_seen_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\n \x01(\t\x12\x12\n\nkeeps_warm\x18\x0b \x01(\x08\x1a&\n\x07Runtime\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\t\"N\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\t\n\x05READY\x10\x01\x12\x0c\n\x08\x44RAINING\x10\x02\x12\x0b\n\x07\x44RAINED\x10\x03\x12\x08\n\x04LOST\x10\x04\"\x8d\x02\n\tExecution\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x13\n\x0b\x66unction_id\x18\x02 \x01(\t\x12\x18\n\x10\x66unction_version\x18\x03 \x01(\x05\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12\'\n\x05state\x18\x05 \x01(\x0e\x32\x18.faas.v1.Execution.State\x12)\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\r\n\tPREPARING\x10\x01\x12\n\n\x06\x41SKING\x10\x02\x12\x0b\n\x07RUNNING\x10\x03\x12\r\n\tREPORTING\x10\x04\".\n\x10GetWorkerRequest\x12\x1a\n\tworker_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@\"0\n\x12\x44rainWorkerRequest\x12\x1a\n\tworker_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@\"1\n\x13ResumeWorkerRequest\x12\x1a\n\tworker_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x66\x61\x61s/v1/worker.proto\x12\x07\x66\x61\x61s.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe7\x05\n\x06Worker\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12$\n\x05state\x18\x04 \x01(\x0e\x32\x15.faas.v1.Worker.State\x12)\n\x08runtimes\x18\x05 \x03(\x0b\x32\x17.faas.v1.Worker.Runtime\x12\x13\n\x0b\x63oncurrency\x18\x06 \x01(\x05\x12\x0f\n\x07running\x18\x07 \x01(\x05\x12.\n\nstarted_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_seen_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\n \x01(\t\x12\x12\n\nkeeps_warm\x18\x0b \x01(\x08\x12,\n\tsandboxes\x18\x0c \x03(\x0b\x32\x19.faas.v1.Worker.Sandboxes\x12&\n\x06\x62udget\x18\r \x01(\x0b\x32\x16.faas.v1.Worker.Budget\x1a&\n\x07Runtime\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\t\x1a\x8f\x01\n\tSandboxes\x12\x0f\n\x07runtime\x18\x01 \x01(\t\x12\x13\n\x0b\x66unction_id\x18\x02 \x01(\t\x12\x18\n\x10\x66unction_version\x18\x03 \x01(\x05\x12\r\n\x05ready\x18\x04 \x01(\x05\x12\x0e\n\x06in_use\x18\x05 \x01(\x05\x12\x10\n\x08starting\x18\x06 \x01(\x05\x12\x11\n\tmemory_mb\x18\x07 \x01(\x05\x1aT\n\x06\x42udget\x12\x11\n\tsandboxes\x18\x01 \x01(\x05\x12\x11\n\tmemory_mb\x18\x02 \x01(\x05\x12\x0c\n\x04held\x18\x03 \x01(\x05\x12\x16\n\x0eheld_memory_mb\x18\x04 \x01(\x05\"N\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\t\n\x05READY\x10\x01\x12\x0c\n\x08\x44RAINING\x10\x02\x12\x0b\n\x07\x44RAINED\x10\x03\x12\x08\n\x04LOST\x10\x04\"\x8d\x02\n\tExecution\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x13\n\x0b\x66unction_id\x18\x02 \x01(\t\x12\x18\n\x10\x66unction_version\x18\x03 \x01(\x05\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12\'\n\x05state\x18\x05 \x01(\x0e\x32\x18.faas.v1.Execution.State\x12)\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\r\n\tPREPARING\x10\x01\x12\n\n\x06\x41SKING\x10\x02\x12\x0b\n\x07RUNNING\x10\x03\x12\r\n\tREPORTING\x10\x04\".\n\x10GetWorkerRequest\x12\x1a\n\tworker_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@\"0\n\x12\x44rainWorkerRequest\x12\x1a\n\tworker_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@\"1\n\x13ResumeWorkerRequest\x12\x1a\n\tworker_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,19 +40,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESUMEWORKERREQUEST'].fields_by_name['worker_id']._loaded_options = None
   _globals['_RESUMEWORKERREQUEST'].fields_by_name['worker_id']._serialized_options = b'\272H\004r\002\030@'
   _globals['_WORKER']._serialized_start=96
-  _globals['_WORKER']._serialized_end=521
-  _globals['_WORKER_RUNTIME']._serialized_start=403
-  _globals['_WORKER_RUNTIME']._serialized_end=441
-  _globals['_WORKER_STATE']._serialized_start=443
-  _globals['_WORKER_STATE']._serialized_end=521
-  _globals['_EXECUTION']._serialized_start=524
-  _globals['_EXECUTION']._serialized_end=793
-  _globals['_EXECUTION_STATE']._serialized_start=708
-  _globals['_EXECUTION_STATE']._serialized_end=793
-  _globals['_GETWORKERREQUEST']._serialized_start=795
-  _globals['_GETWORKERREQUEST']._serialized_end=841
-  _globals['_DRAINWORKERREQUEST']._serialized_start=843
-  _globals['_DRAINWORKERREQUEST']._serialized_end=891
-  _globals['_RESUMEWORKERREQUEST']._serialized_start=893
-  _globals['_RESUMEWORKERREQUEST']._serialized_end=942
+  _globals['_WORKER']._serialized_end=839
+  _globals['_WORKER_RUNTIME']._serialized_start=489
+  _globals['_WORKER_RUNTIME']._serialized_end=527
+  _globals['_WORKER_SANDBOXES']._serialized_start=530
+  _globals['_WORKER_SANDBOXES']._serialized_end=673
+  _globals['_WORKER_BUDGET']._serialized_start=675
+  _globals['_WORKER_BUDGET']._serialized_end=759
+  _globals['_WORKER_STATE']._serialized_start=761
+  _globals['_WORKER_STATE']._serialized_end=839
+  _globals['_EXECUTION']._serialized_start=842
+  _globals['_EXECUTION']._serialized_end=1111
+  _globals['_EXECUTION_STATE']._serialized_start=1026
+  _globals['_EXECUTION_STATE']._serialized_end=1111
+  _globals['_GETWORKERREQUEST']._serialized_start=1113
+  _globals['_GETWORKERREQUEST']._serialized_end=1159
+  _globals['_DRAINWORKERREQUEST']._serialized_start=1161
+  _globals['_DRAINWORKERREQUEST']._serialized_end=1209
+  _globals['_RESUMEWORKERREQUEST']._serialized_start=1211
+  _globals['_RESUMEWORKERREQUEST']._serialized_end=1260
 # @@protoc_insertion_point(module_scope)

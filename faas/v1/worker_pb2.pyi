@@ -81,6 +81,82 @@ class Worker(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class Sandboxes(_message.Message):
+        """The warm sandboxes of one version of a function, or the prewarmed ones of one
+        runtime, which no function has yet. Those that are being removed are in
+        `Budget.held` alone.
+        """
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        RUNTIME_FIELD_NUMBER: _builtins.int
+        FUNCTION_ID_FIELD_NUMBER: _builtins.int
+        FUNCTION_VERSION_FIELD_NUMBER: _builtins.int
+        READY_FIELD_NUMBER: _builtins.int
+        IN_USE_FIELD_NUMBER: _builtins.int
+        STARTING_FIELD_NUMBER: _builtins.int
+        MEMORY_MB_FIELD_NUMBER: _builtins.int
+        runtime: _builtins.str
+        function_id: _builtins.str
+        """Empty: prewarmed."""
+        function_version: _builtins.int
+        """0: prewarmed."""
+        ready: _builtins.int
+        """Wait for a call."""
+        in_use: _builtins.int
+        """Run one."""
+        starting: _builtins.int
+        memory_mb: _builtins.int
+        """The memory limits of all of them together, in MiB."""
+        def __init__(
+            self,
+            *,
+            runtime: _builtins.str = ...,
+            function_id: _builtins.str = ...,
+            function_version: _builtins.int = ...,
+            ready: _builtins.int = ...,
+            in_use: _builtins.int = ...,
+            starting: _builtins.int = ...,
+            memory_mb: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["function_id", b"function_id", "function_version", b"function_version", "in_use", b"in_use", "memory_mb", b"memory_mb", "ready", b"ready", "runtime", b"runtime", "starting", b"starting"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Budget(_message.Message):
+        """How many sandboxes a worker may hold, and holds."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        SANDBOXES_FIELD_NUMBER: _builtins.int
+        MEMORY_MB_FIELD_NUMBER: _builtins.int
+        HELD_FIELD_NUMBER: _builtins.int
+        HELD_MEMORY_MB_FIELD_NUMBER: _builtins.int
+        sandboxes: _builtins.int
+        memory_mb: _builtins.int
+        """What their memory limits may add up to, in MiB."""
+        held: _builtins.int
+        """How many there are now, those that start or are being removed included."""
+        held_memory_mb: _builtins.int
+        """What their memory limits add up to."""
+        def __init__(
+            self,
+            *,
+            sandboxes: _builtins.int = ...,
+            memory_mb: _builtins.int = ...,
+            held: _builtins.int = ...,
+            held_memory_mb: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "held_memory_mb", b"held_memory_mb", "memory_mb", b"memory_mb", "sandboxes", b"sandboxes"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     BOOT_ID_FIELD_NUMBER: _builtins.int
     HOST_FIELD_NUMBER: _builtins.int
@@ -92,6 +168,8 @@ class Worker(_message.Message):
     LAST_SEEN_AT_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     KEEPS_WARM_FIELD_NUMBER: _builtins.int
+    SANDBOXES_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`worker-` and a UUIDv7; stays when the worker restarts."""
     boot_id: _builtins.str
@@ -114,6 +192,16 @@ class Worker(_message.Message):
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def last_seen_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def sandboxes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Worker.Sandboxes]:
+        """The warm sandboxes that it had when it was last heard of, those with the most
+        memory first: at most 100 entries. One that serves a single call is in none.
+        """
+
+    @_builtins.property
+    def budget(self) -> Global___Worker.Budget:
+        """Absent where there can be none: in the process runtime."""
+
     def __init__(
         self,
         *,
@@ -128,10 +216,12 @@ class Worker(_message.Message):
         last_seen_at: _timestamp_pb2.Timestamp | None = ...,
         version: _builtins.str = ...,
         keeps_warm: _builtins.bool = ...,
+        sandboxes: _abc.Iterable[Global___Worker.Sandboxes] | None = ...,
+        budget: Global___Worker.Budget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_seen_at", b"last_seen_at", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "last_seen_at", b"last_seen_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "concurrency", b"concurrency", "host", b"host", "id", b"id", "keeps_warm", b"keeps_warm", "last_seen_at", b"last_seen_at", "running", b"running", "runtimes", b"runtimes", "started_at", b"started_at", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "budget", b"budget", "concurrency", b"concurrency", "host", b"host", "id", b"id", "keeps_warm", b"keeps_warm", "last_seen_at", b"last_seen_at", "running", b"running", "runtimes", b"runtimes", "sandboxes", b"sandboxes", "started_at", b"started_at", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -161,6 +161,7 @@ class Agent:
         started = Timestamp()
         started.FromDatetime(self._started_at)
         images = self._runtime.images()
+        holdings = self._runtime.holdings()
         return Worker(
             id=self._worker_id,
             boot_id=self._boot_id,
@@ -176,6 +177,8 @@ class Agent:
             started_at=started,
             version=__version__,
             keeps_warm=self._runtime.keeps_warm,
+            sandboxes=holdings.entries() if holdings else (),
+            budget=holdings.totals() if holdings else None,
         )
 
     def executions(self) -> list[Execution]:

@@ -20,6 +20,7 @@ from services.worker.engine import Engine, EngineAway, EngineError, NotThere
 from services.worker.go_build import GoBuilder
 from services.worker.go_container import GoContainer
 from services.worker.hardening import MIB, Limits, Owner
+from services.worker.holdings import Holdings
 from services.worker.output import Output
 from services.worker.pool import Budget, Pool, StartKind
 from services.worker.runtime import (
@@ -134,6 +135,10 @@ class DockerRuntime:
         """Have sandboxes ready of those that are not one-shot."""
         if self._warm is not None:
             self._warm.keep([(spec, n) for spec, n in wanted if not self._is_one_shot(spec)])
+
+    def holdings(self) -> Holdings | None:
+        """Its warm sandboxes; None before it is started."""
+        return None if self._warm is None else self._warm.holdings()
 
     async def execute(self, assignment: Assignment, on_line: Callable[[Line], None]) -> Verdict:
         """Run it in a sandbox that nobody else uses. Raises RuntimeUnavailable."""

@@ -223,6 +223,11 @@ class Pool:
         self._unwanted: set[Slot] = set()
         self._room_taken = False
 
+    @property
+    def budget(self) -> Budget:
+        """What it keeps within."""
+        return self._budget
+
     # What happened.
 
     def fits(self, demand: Demand) -> bool:

@@ -102,6 +102,9 @@ class ProcessRuntime:
     def keep(self, wanted: Sequence[tuple[FunctionSpec, int]]) -> None:
         """Nothing: a process serves one invocation."""
 
+    def holdings(self) -> None:
+        """Nothing: a process serves one invocation."""
+
     async def execute(self, assignment: Assignment, on_line: Callable[[Line], None]) -> Verdict:
         """Run it in a process of its own. Raises RuntimeUnavailable."""
         started = time.monotonic()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from faas.v1.invocation_pb2 import Invocation
+from services.worker.holdings import Holdings
 
 # Beyond it execve refuses a variable (128 KiB with the name and the NUL).
 MAX_VARIABLE_BYTES = 120 * 1024
@@ -218,6 +219,9 @@ class Runtime(Protocol):
 
         Each was prepared. It is begun here, and done in the background.
         """
+
+    def holdings(self) -> Holdings | None:
+        """The sandboxes that it keeps for further calls; None where it keeps none."""
 
     async def execute(self, assignment: Assignment, on_line: Callable[[Line], None]) -> Verdict:
         """Run one assignment in a sandbox of its own and leave nothing behind.

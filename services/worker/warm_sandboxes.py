@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from services.worker.hardening import Limits
+from services.worker.holdings import Holdings
 from services.worker.pool import Assign, Demand, Pool, Retire, Slot, Start, StartKind, Ticket
 from services.worker.runtime import FunctionSpec, RuntimeUnavailable
 from services.worker.sandboxes import SandboxMaker, StillBorn, WarmSandbox
@@ -73,6 +74,10 @@ class WarmSandboxes:
                     kept=less,
                 )
         self._act()
+
+    def holdings(self) -> Holdings:
+        """Those that there are now."""
+        return Holdings(self._pool.slots(), self._pool.budget)
 
     @asynccontextmanager
     async def lease(self, spec: FunctionSpec) -> AsyncIterator[Lease]:

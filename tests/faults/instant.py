@@ -56,6 +56,9 @@ class InstantRuntime:
     def keep(self, _wanted: Sequence[tuple[FunctionSpec, int]]) -> None:
         """Nothing to keep."""
 
+    def holdings(self) -> None:
+        """Nothing."""
+
     async def execute(self, assignment: Assignment, _on_line: Callable[[Line], None]) -> Verdict:
         self.starts[assignment.invocation_id] += 1
         return Verdict(result=assignment.payload, image="instant")

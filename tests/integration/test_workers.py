@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from faas.v1.invocation_pb2 import Invocation
-from faas.v1.invocation_service_pb2 import ListWorkersRequest
+from faas.v1.invocation_service_pb2 import CancelInvocationRequest, ListWorkersRequest
 from faas.v1.worker_pb2 import (
     DrainWorkerRequest,
     Execution,
@@ -61,6 +61,9 @@ async def test_what_workers_say_of_themselves(mesh: Mesh) -> None:
     assert one.host
     assert one.version
     assert one.HasField("started_at")
+    # A process serves one invocation: there is nothing to hold.
+    assert not one.HasField("budget")
+    assert not one.sandboxes
 
     async def both() -> list[Worker]:
         found = (await mesh.invocations.ListWorkers(ListWorkersRequest())).workers
@@ -90,6 +93,48 @@ async def test_what_workers_say_of_themselves(mesh: Mesh) -> None:
         )
     request = GetWorkerRequest(worker_id="x" * 65)
     await refused(mesh.invocations.GetWorker(request), InvalidField, "worker_id")
+
+
+@pytest.mark.docker
+async def test_the_sandboxes_that_it_holds(mesh: Mesh, docker_engine: Path) -> None:
+    settings = {"runtime": "docker", "network": "none", "prewarmed": 1, "max_sandboxes": 20}
+    await mesh.start("functions", "invocations")
+    await mesh.start("worker-1", docker_socket=docker_engine, **settings)
+    echo = await mesh.create("echo", memory_mb=64)
+    naps = await mesh.create("naps", "import time\ndef handler(p):\n    time.sleep(600)\n")
+
+    async def holds(function_id: str, *expected: Worker.Sandboxes) -> Worker.Budget:
+        """Wait until the list of workers shows just this of a function."""
+
+        async def shown() -> Worker.Budget | None:
+            [worker] = (await mesh.invocations.ListWorkers(ListWorkersRequest())).workers
+            found = [one for one in worker.sandboxes if one.function_id == function_id]
+            found.sort(key=lambda one: one.runtime)
+            return worker.budget if found == list(expected) else None
+
+        return await eventually(f"sandboxes of {function_id or 'nobody'}", shown, WAIT_S)
+
+    prewarmed = [
+        Worker.Sandboxes(runtime=runtime, ready=1, memory_mb=128)
+        for runtime in ("go", "node", "python")
+    ]
+    budget = await holds("", *prewarmed)
+    assert (budget.sandboxes, budget.held, budget.held_memory_mb) == (20, 3, 384)
+    assert budget.memory_mb > 384
+
+    done = await mesh.invoke("echo", 1, wait_s=WAIT_S)
+    assert done.status == Invocation.COMPLETED
+    its = {"runtime": "python", "function_id": echo.id, "function_version": 1}
+    await holds(echo.id, Worker.Sandboxes(**its, ready=1, memory_mb=64))
+
+    made = await mesh.invoke("naps")
+    its["function_id"] = naps.id
+    await holds(naps.id, Worker.Sandboxes(**its, in_use=1, memory_mb=128))
+    await mesh.invocations.CancelInvocation(CancelInvocationRequest(invocation_id=made.id))
+    await holds(naps.id)
+    # All others are as they were.
+    budget = await holds("", *prewarmed)
+    assert budget.held >= 4
 
 
 async def test_its_executions(mesh: Mesh) -> None:
