@@ -2,14 +2,15 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 from redis import Redis
 
 from tests.acceptance.browser import HOSTILE, Tab, browser_tests
-from tests.acceptance.stack import Stack
+from tests.acceptance.stack import Stack, running
 from tests.conftest import wait_until
 from tests.mesh import QUEUE
 
@@ -134,6 +135,62 @@ def test_what_runs_is_seen_on_its_worker_and_cancelled(tab, stack):
     expect(story.get_by_role("listitem").last).to_contain_text(re.compile("cancelled", re.I))
     with stack.client() as client:
         assert client.get(f"/invocations/{made['id']}").json()["status"] == "CANCELLED"
+
+
+def test_a_worker_without_sandboxes_says_why(tab):
+    page = tab.open("workers")
+    worker = page.get_by_role("listitem").filter(has_text="worker-").first
+    expect(worker.get_by_role("heading", name="Sandboxes")).to_be_visible()
+    expect(worker).to_contain_text("in the process runtime each call has a process of its own")
+    expect(worker.get_by_role("table")).to_have_count(0)
+
+
+@pytest.fixture
+def boxed(docker_engine: Path, directory: Path) -> Iterator[Stack]:
+    """A stack of a test's own whose worker keeps up to twenty sandboxes, none of them prewarmed."""
+    settings = {"FAAS_WORKER_PREWARMED": "0", "FAAS_WORKER_MAX_SANDBOXES": "20"}
+    options = {"runtime": "docker", "settings": settings}
+    with running(directory / "boxed", "--workers", "1", **options) as stack:
+        yield stack
+
+
+@pytest.mark.docker
+def test_a_worker_shows_what_sandboxes_it_holds(tab_of, boxed):
+    phone = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
+    tabs = [tab_of(boxed), tab_of(boxed, color_scheme="dark", **phone)]
+    page = tabs[0].open("workers")
+    worker = page.get_by_role("listitem").filter(has_text="worker-").first
+    expect(worker).to_contain_text("None now. A call starts one")
+
+    names = [f"ui-boxed-{number}" for number in range(9)]
+    made = [boxed.create(name, GREETS, memory_mb=64 + at) for at, name in enumerate(names)]
+    for name in names:
+        assert boxed.invoke(name, {"name": "Ada"})["status"] == "COMPLETED"
+    expect(worker.get_by_role("meter", name=re.compile("^Sandboxes of"))).to_have_attribute(
+        "aria-valuenow", "9"
+    )
+    expect(worker).to_contain_text("9 of 20")
+    # The largest come first, and the smallest when it is asked for.
+    rows = worker.get_by_role("table").get_by_role("rowheader")
+    expect(rows).to_have_text([f"{name}v1 · python" for name in names[:0:-1]])
+    worker.get_by_role("button", name="Show all 9").press("Enter")
+    expect(rows).to_have_text([f"{name}v1 · python" for name in names[::-1]])
+    cells = worker.get_by_role("row").filter(has_text=names[8]).get_by_role("cell")
+    expect(cells).to_have_text(["1", "0", "0", "72 MiB"])
+
+    for tab in tabs:
+        tab.open("workers")
+        expect(tab.page.get_by_role("link", name=names[8])).to_be_visible()
+        assert tab.axe() == []
+    assert tabs[1].page.evaluate("() => document.documentElement.scrollWidth") <= 360
+
+    # One that stays when its function goes is told by its id.
+    with boxed.client() as client:
+        client.delete(f"/functions/{names[8]}").raise_for_status()
+    tabs[0].open("workers")
+    expect(page.get_by_role("link", name=f"func-…{made[8]['id'][-8:]}")).to_be_visible()
+    page.get_by_role("link", name=names[7]).click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text(names[7])
 
 
 def test_a_replay_is_compared_with_what_it_replays(tab, stack):

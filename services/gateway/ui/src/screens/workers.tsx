@@ -6,6 +6,7 @@ import { Meter } from "../parts/charts";
 import { Command, Empty, Failure, Loading } from "../parts/notice";
 import { Status } from "../parts/status";
 import { href } from "../router";
+import { Sandboxes } from "./worker-sandboxes";
 
 export const readWorkers = async (signal: AbortSignal) =>
   (await get("/workers", { query: { page_size: 1000 }, signal })).workers;
@@ -43,6 +44,7 @@ export function Workers() {
           <li key={worker.id} className="card card-pad">
             <OneWorker worker={worker} now={now} changed={refresh} />
             <Runs now={now} invocations={running.data?.get(worker.id) ?? []} />
+            {worker.state !== "LOST" && <Sandboxes worker={worker} />}
           </li>
         ))}
       </ul>
