@@ -339,7 +339,8 @@ async def _(scene: Scene) -> None:
         for worker in WORKERS:
             if stack.processes[worker].poll() is not None:
                 await stack.died(worker)
-                await stack.start(worker)
+                # Not until it listens: by then it may be dead again.
+                stack.begin(worker)
         return (await stack.get(guilty.id)).status == Invocation.DEAD_LETTERED
 
     await eventually("it has taken two workers with it, and no more", convicted, 120)

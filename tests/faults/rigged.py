@@ -11,6 +11,7 @@ import os
 import runpy
 import signal
 import sys
+import types
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,27 @@ def rig_worker() -> None:
         allocate(descriptor, size)
 
     spool._allocate = full
+    if "FAKETIME" in os.environ:
+        fork_in_c_alone()
+
+
+def fork_in_c_alone() -> None:
+    """Start children without Python code between fork and exec.
+
+    libfaketime has locks of its own, which its child of a process with threads finds
+    locked for ever, as soon as Python sets itself up again in it.
+    """
+    from services.worker import processes
+
+    original = processes.subprocess.Popen
+
+    def popen(*args: Any, **kwargs: Any) -> Any:
+        kwargs.pop("preexec_fn", None)
+        return original(*args, **kwargs)
+
+    processes.subprocess = types.SimpleNamespace(  # type: ignore[assignment]
+        **{**vars(processes.subprocess), "Popen": popen}
+    )
 
 
 def show_tasks(*_: object) -> None:
