@@ -158,13 +158,10 @@ class Acceptance:
         finally:
             if not assigned:
                 self._desk.assignments.release(slots, invocation_id)
-        if not assigned:
+        if assigned:
+            self._desk.assign(record, slots)
+        else:
             await self._forward(record, offered)
-        elif not self._desk.assign(record, slots):
-            # It drains, or its stream has ended meanwhile.
-            slots.held.discard(invocation_id)
-            await self._records.ungrant(invocation_id, grant)
-            self._feeder.wake()
         return record
 
     async def accept_again(self, source: Record, *, latest_version: bool, call: Call) -> Record:

@@ -50,11 +50,6 @@ class Slots:
         self._heard_at = self._clock()
         self._size = size if ready else 0
 
-    @property
-    def ready(self) -> bool:
-        """Whether it takes work, as far as it has said."""
-        return self._size > 0
-
     def named(self, named: set[UUID]) -> None:
         """Note what a heartbeat names as being in its hands."""
         # Not named once, it may be on its way to the worker; twice, it is not.

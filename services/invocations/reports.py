@@ -80,16 +80,16 @@ class Desk:
         if worker in self.sessions:
             self.sessions[worker].tell(directive)
 
-    def assign(self, record: Record, slots: Slots) -> bool:
-        """Tell a worker to start what is granted to it unasked; False: it is not told.
+    def assign(self, record: Record, slots: Slots) -> None:
+        """Tell a worker to start what is granted to it unasked.
 
-        Where the stream breaks on the way, it is told again with its next heartbeat.
+        Where its stream has ended meanwhile, or breaks on the way, its next heartbeat has
+        it told again, wherever that comes. Only the worker gives it back: nobody else
+        knows whether it has been told, and has begun.
         """
         session = self.sessions.get(slots.worker)
-        if session is None or session.slots is not slots or not slots.ready:
-            return False
-        session.tell(Directive(assigned=to_granted(record)))
-        return True
+        if session is not None and session.boot == slots.boot:
+            session.tell(Directive(assigned=to_granted(record)))
 
     def close(self) -> None:
         """End all streams: the workers go to another replica, or come back."""

@@ -71,8 +71,8 @@ class Link:
         self._answered_at = float("-inf")
         self._unanswered = 0
         self._settled = asyncio.Event()
-        # A dictionary is a set that keeps its order.
-        self._grants: dict[str, None] = {}
+        # In the order in which they came: what came of each, None where it was not declined.
+        self._grants: dict[str, Report | None] = {}
 
     def heartbeat_age_s(self) -> float:
         """Seconds since a heartbeat was last answered."""
@@ -104,11 +104,14 @@ class Link:
     def decline(self, invocation_id: str, reason: str, grant_id: str = "") -> None:
         """Let somebody else have an offer, or what was assigned under `grant_id`.
 
-        Not answered: recovery, or the next heartbeat, finds what is lost.
+        Not answered: recovery, or the next heartbeat, finds what is lost. What was assigned
+        is declined for good: told again, it is declined again.
         """
-        self._grants.pop(grant_id, None)
         decline = Report.Decline(invocation_id=invocation_id, reason=reason, grant_id=grant_id)
-        self._outbox.put_nowait(Report(decline=decline))
+        report = Report(decline=decline)
+        if grant_id:
+            self._note(grant_id, report)
+        self._outbox.put_nowait(report)
 
     def log_lines(self, logs: Report.Logs) -> None:
         """Send lines that were printed; kept, to be sent again, until the verdict."""
@@ -229,9 +232,12 @@ class Link:
                 self._answer((body.invocation_id, body.grant_id), directive)
             elif kind == "assigned":
                 # The service says it again when it cannot know whether it has arrived.
-                if directive.assigned.grant_id not in self._grants:
-                    self._note(directive.assigned.grant_id)
+                grant_id = directive.assigned.grant_id
+                if grant_id not in self._grants:
+                    self._note(grant_id)
                     self._on_directive(directive)
+                elif (declined := self._grants[grant_id]) is not None:
+                    self._outbox.put_nowait(declined)
             elif kind == "buried":
                 self._answer((directive.buried.boot_id, "buried"), directive)
             elif kind == "recorded":
@@ -240,8 +246,8 @@ class Link:
             else:
                 self._on_directive(directive)
 
-    def _note(self, grant_id: str) -> None:
-        self._grants[grant_id] = None
+    def _note(self, grant_id: str, declined: Report | None = None) -> None:
+        self._grants[grant_id] = declined
         if len(self._grants) > MAX_GRANTS:
             del self._grants[next(iter(self._grants))]
 

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import uuid4
 
+import psycopg
+
 from faas.json_values import from_json, to_value
 from faas.v1 import execution_service_pb2
 from faas.v1.execution_pb2 import Directive, Report
@@ -109,6 +111,33 @@ async def test_what_did_not_arrive_is_assigned_again(mesh: Mesh) -> None:
         assert not ack.not_yours
         worker.say(finished(given.invocation_id))
         assert (await call).attempt == 1
+
+
+async def test_only_its_worker_gives_back_what_it_was_granted(mesh: Mesh) -> None:
+    """Its stream has come anew while the call was accepted: perhaps it has begun already."""
+    async with knowing(mesh) as worker:
+        with psycopg.connect(mesh.database_url) as connection:
+            connection.execute("LOCK TABLE invocations IN ACCESS EXCLUSIVE MODE")
+            call = waiting(mesh)
+
+            async def accepted_behind_the_lock() -> bool:
+                query = "SELECT 1 FROM pg_locks WHERE NOT granted"
+                return bool(connection.execute(query).fetchall())
+
+            await eventually("it is being accepted", accepted_behind_the_lock)
+            worker.close()
+            again = ByHand(mesh, takes_assignments=True, worker=worker.worker)
+            await again.heard("heartbeat_ack")
+        given = (await again.heard("assigned")).assigned
+        # However often it is told.
+        again.beat()
+        assert (await again.heard("assigned")).assigned == given
+        record = await mesh.get(given.invocation_id)
+        assert (record.status, record.attempt) == (Invocation.RUNNING, 1)
+        assert await mesh.redis.llen(QUEUE) == 0
+        again.say(finished(given.invocation_id))
+        assert (await call).status == Invocation.COMPLETED
+        again.close()
 
 
 async def test_one_that_does_not_understand_it_is_assigned_nothing(mesh: Mesh) -> None:
@@ -240,9 +269,10 @@ async def test_what_finds_no_slot_in_time_is_given_back(mesh: Mesh) -> None:
         service.say(
             Directive(cancel=Directive.Cancel(invocation_id=long.assigned.invocation_id, attempt=1))
         )
-        # The same grant again: it was given back, so it is a start like any other.
+        # Told again, perhaps by who has not heard of that: it is given back for good.
         service.say(short)
-        assert (await service.heard("finished")).finished.result == b"0"
+        again = (await service.heard("finished", "decline")).decline
+        assert (again.invocation_id, again.grant_id) == (given.invocation_id, given.grant_id)
 
 
 async def test_a_draining_worker_gives_it_back(mesh: Mesh) -> None:

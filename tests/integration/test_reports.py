@@ -26,9 +26,14 @@ class ByHand:
     """A worker that says exactly what a test has it say."""
 
     def __init__(
-        self, mesh: Mesh, *, concurrency: int = 0, takes_assignments: bool = False
+        self,
+        mesh: Mesh,
+        *,
+        concurrency: int = 0,
+        takes_assignments: bool = False,
+        worker: Worker | None = None,
     ) -> None:
-        self.worker = Worker(
+        self.worker = worker or Worker(
             id=show(WORKER, new_uuid()),
             boot_id=str(new_uuid()),
             state=Worker.READY,
