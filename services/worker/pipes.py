@@ -96,7 +96,7 @@ class Pipes:
     def _on_readable(self, stream: Stream) -> None:
         assert self._loop is not None
         began = time.monotonic()
-        while self._read(stream):
+        while self._read(stream) >= PIECE_BYTES:
             if pause_s := pause_after(began):
                 self._loop.remove_reader(self._ends[stream])
                 self._pauses[stream] = self._loop.call_later(pause_s, self._resume, stream)
@@ -106,32 +106,27 @@ class Pipes:
         """Read what is there now; a writer that never stops does not hold us up."""
         for stream, end in self._ends.items():
             left, began = _unread_bytes(end), time.monotonic()
-            while left > 0 and self._read(stream):
-                left -= self._piece_bytes
+            while left > 0 and (size := self._read(stream)):
+                left -= size
                 if pause_s := pause_after(began):
                     await asyncio.sleep(pause_s)
                     began = time.monotonic()
 
-    @property
-    def _piece_bytes(self) -> int:
+    def _read(self, stream: Stream) -> int:
+        """Read a piece; its bytes, 0 where nothing is there or is to be read any more."""
         dropped = self._output is None or self._output.truncated
-        return READ_BYTES if dropped else PIECE_BYTES
-
-    def _read(self, stream: Stream) -> bool:
-        """Read a piece; whether there was one, and may be more."""
-        most = self._piece_bytes
         try:
-            data = os.read(self._ends[stream], most)
+            data = os.read(self._ends[stream], READ_BYTES if dropped else PIECE_BYTES)
         except BlockingIOError:
-            return False
+            return 0
         if self._output is not None:
             self._output.feed(stream, data)
         else:
             self._unasked_bytes += len(data)
             if not self.quiet:
                 self._stop()
-                return False
-        return len(data) == most
+                return 0
+        return len(data)
 
 
 def _unread_bytes(pipe: int) -> int:

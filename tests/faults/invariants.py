@@ -80,8 +80,8 @@ async def check(stack: Stack, ledger: Ledger, load: Load, prefix: str) -> Kept:
     for invocation_id, seen in ledger.seen.items():
         record = await stack.get(invocation_id)
         assert (record.status, value_of(record)) == seen, (record, seen)
-    changed = [row for row in _rows(stack, prefix) if row not in rows]
-    assert not changed, changed
+    later = _rows(stack, prefix)
+    assert later == rows, [row for row in (*rows, *later) if row not in rows or row not in later]
     with stack.connect() as connection:
         guarded = connection.execute("SELECT invocation_id, wanted, query FROM guard_log")
         refused = guarded.fetchall()
