@@ -99,23 +99,19 @@ class Database:
         prepare: bool,
     ) -> list[Any]:
         async with self._pool.connection() as connection:
+            kind: type[psycopg.AsyncCursor[Any]] = AsyncRawCursor
+            text, names = _numbered(query)
+            values: Any = [parameters[name] for name in names] if parameters else None
             if not prepare:
                 # Values that are in the text are planned for.
-                async with AsyncClientCursor(connection, row_factory=row_factory) as cursor:
-                    await cursor.execute(query.encode(), parameters)
-                    return await _rows(cursor)
-            text, names = _numbered(query)
-            async with AsyncRawCursor(connection, row_factory=row_factory) as cursor:
-                await cursor.execute(
-                    text, [parameters[name] for name in names] if parameters else None
-                )
-                return await _rows(cursor)
-
-
-async def _rows(cursor: psycopg.AsyncCursor[Any]) -> list[Any]:
-    # Not asked of `description`, which describes every column.
-    result = cursor.pgresult
-    return await cursor.fetchall() if result and result.status == ExecStatus.TUPLES_OK else []
+                kind, text, values = AsyncClientCursor, query.encode(), parameters
+            async with kind(connection, row_factory=row_factory) as cursor:
+                await cursor.execute(text, values)
+                # Not asked of `description`, which describes every column.
+                result = cursor.pgresult
+                if result is None or result.status != ExecStatus.TUPLES_OK:
+                    return []
+                return await cursor.fetchall()
 
 
 @lru_cache(maxsize=1000)

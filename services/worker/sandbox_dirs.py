@@ -14,7 +14,7 @@ import itertools
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from services.worker.runtime import RuntimeUnavailable
 
 # sockaddr_un holds 108 bytes on Linux and 104 on macOS, one of them a NUL.
 MAX_SOCKET_PATH_BYTES = 103
+_BOOTS = ".boots"
 _LONGEST_NAME = len("/func-01234567-89ab-cdef-0123-456789abcdef/0123456789ab-fffffff/run/s")
 
 
@@ -57,7 +58,7 @@ class SandboxDirs:
     def __init__(self, work_dir: Path, *, stack: str, boot_id: str) -> None:
         """Below `work_dir`, which workers and stacks may share."""
         self._work_dir = work_dir
-        self._boots = work_dir / ".boots" / stack
+        self._boots = work_dir / _BOOTS / stack
         self._boot = short_boot(boot_id)
         self._numbers = itertools.count(1)
         self._lock: int | None = None
@@ -162,10 +163,17 @@ class SandboxDirs:
         self._boots.mkdir(mode=0o700, exist_ok=True)
 
     def _remove_all(self, boot: str) -> None:
-        for function_id in _names(self._work_dir):
-            for name in _names(self._work_dir / function_id):
-                if name.startswith(f"{boot}-"):
-                    _remove(self._work_dir / function_id / name)
+        for directory in sandboxes(self._work_dir):
+            if directory.name.startswith(f"{boot}-"):
+                _remove(directory)
+
+
+def sandboxes(work_dir: Path) -> Iterator[Path]:
+    """The directories of all sandboxes below `work_dir`; some may go while it looks."""
+    for function_id in _names(work_dir):
+        if function_id != _BOOTS:
+            for name in _names(work_dir / function_id):
+                yield work_dir / function_id / name
 
 
 def short_boot(boot_id: str) -> str:

@@ -22,7 +22,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ import httpx
 import psutil
 
 from services.supervisor.layout import Layout
+from services.worker.sandbox_dirs import sandboxes
 from tests.bench.stack import Platform, running
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -386,16 +387,7 @@ def containers(stack: str, *, functions_only: bool = False) -> list[str]:
 
 def directories(layout: Layout) -> list[str]:
     """The directories of a stack's sandboxes."""
-    work = layout.run_dir / "work"
-    functions = [name for name in _names(work) if name != ".boots"]
-    return [str(work / name / one) for name in functions for one in _names(work / name)]
-
-
-def _names(directory: Path) -> list[str]:
-    """What is in it; nothing where it has gone meanwhile."""
-    with suppress(FileNotFoundError, NotADirectoryError):
-        return os.listdir(directory)
-    return []
+    return [str(path) for path in sandboxes(layout.run_dir / "work")]
 
 
 def play(plan: Plan) -> Soaked:

@@ -25,6 +25,9 @@ from tests.faults.stack import REPLICAS, SERVICES, WORKERS, Stack
 from tests.faults.wire import Wire
 from tests.mesh import QUEUE, eventually
 
+# Of content that is too large for a row.
+LARGE_BYTES = 2 * 1024 * 1024
+
 KILLER = """
 import os, signal, time
 
@@ -112,6 +115,12 @@ def fault(
 
 
 @fault("InvocationService killed at random moments", bound_s=5 + 40, reruns=False)
+@fault(
+    "InvocationService killed while it carries large content",
+    bound_s=5 + 40,
+    reruns=False,
+    large_bytes=LARGE_BYTES,
+)
 async def _(scene: Scene) -> None:
     for _ in range(2):
         await scene.moment()
@@ -517,22 +526,6 @@ async def _(scene: Scene) -> None:
 
 
 # Content that is too large for a row
-
-LARGE_BYTES = 2 * 1024 * 1024
-
-
-@fault(
-    "InvocationService killed while it carries large content",
-    bound_s=5 + 40,
-    reruns=False,
-    large_bytes=LARGE_BYTES,
-)
-async def _(scene: Scene) -> None:
-    for _ in range(2):
-        await scene.moment()
-        await scene.stack.kill("invocations")
-        await scene.stack.start("invocations")
-        await scene.load.reach(2)
 
 
 @fault("worker killed while it carries large content", large_bytes=LARGE_BYTES)

@@ -23,6 +23,7 @@ from services.supervisor.accounts import run_as
 from services.supervisor.postgres import Postgres
 from services.supervisor.valkey import Valkey
 from services.worker.__main__ import EXIT_BOOT_LOST
+from services.worker.sandbox_dirs import sandboxes
 from tests.faults.wire import Wire
 from tests.mesh import Mesh
 
@@ -236,7 +237,7 @@ class Stack(Mesh):
 
     def sandboxes(self) -> list[str]:
         """Directories of sandboxes that are there."""
-        return [str(path) for path in (self.directory / "work").glob("func-*/*")]
+        return [str(path) for path in sandboxes(self.directory / "work")]
 
     def function_processes(self) -> list[int]:
         """Processes of functions that are there."""
