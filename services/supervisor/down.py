@@ -84,6 +84,10 @@ def down(data_dir: Path | None, timeout_s: float) -> Ended | None:
             f"Something still holds {layout.lock}, and the state file does not say what:"
             f" nothing was ended that might be a stranger."
         )
+    # The lock is free a moment before its process has gone, and who is told of the end
+    # may look for it.
+    if found is not None and not processes.gone(found.pid, found.birth, CLEARING_S):
+        raise Failed(f"All of the stack has ended but for process {found.pid}.")
     return Ended(found.url if found else "", killed)
 
 

@@ -5,11 +5,13 @@ import functools
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import psutil
 
 _PROC = Path("/proc")
+_POLL_S = 0.05
 
 
 def birth(pid: int) -> str:
@@ -42,6 +44,16 @@ def _boot() -> str:
 def is_alive(pid: int, born: str) -> bool:
     """Whether the process that began then still runs."""
     return bool(born) and birth(pid) == born
+
+
+def gone(pid: int, born: str, timeout_s: float) -> bool:
+    """Wait until that process has ended; whether it came to that in time."""
+    deadline = time.monotonic() + timeout_s
+    while is_alive(pid, born):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_S)
+    return True
 
 
 def send(pid: int, number: signal.Signals) -> None:

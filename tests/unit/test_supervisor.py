@@ -12,7 +12,7 @@ import pytest
 
 from services.supervisor import processes
 from services.supervisor.docker import Engine, EngineAway
-from services.supervisor.down import EXIT_DEGRADED, EXIT_NOT_RUNNING, status
+from services.supervisor.down import EXIT_DEGRADED, EXIT_NOT_RUNNING, Ended, down, status
 from services.supervisor.errors import Refused
 from services.supervisor.keeper import MAX_BACKOFF_S, backoff_s
 from services.supervisor.layout import Layout
@@ -223,6 +223,38 @@ def test_the_exit_code_says_how_it_is(layout: Layout, fields: dict, code: int) -
         assert status(layout.data_dir) == (None if code == EXIT_NOT_RUNNING else written, code)
     finally:
         os.close(lock)
+
+
+# It lets go of the lock some time before it is gone, as an interpreter does that ends.
+SLOW_TO_GO = """
+import os, signal, sys, time
+from pathlib import Path
+from services.supervisor.layout import Layout
+from services.supervisor.state import take_lock
+
+lock = take_lock(Layout.of(Path(sys.argv[1])))
+
+def end(*_):
+    os.close(lock)
+    time.sleep(0.5)
+    sys.exit()
+
+signal.signal(signal.SIGTERM, end)
+print("ready", flush=True)
+while True:
+    signal.pause()
+"""
+
+
+def test_what_is_told_to_have_ended_is_gone(layout: Layout) -> None:
+    command = [sys.executable, "-c", SLOW_TO_GO, str(layout.data_dir)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as supervisor:
+        assert supervisor.stdout is not None
+        assert supervisor.stdout.readline() == "ready\n"
+        running = a_status(layout, pid=supervisor.pid, birth=processes.birth(supervisor.pid))
+        running.write(layout.state)
+        assert down(layout.data_dir, 10) == Ended(running.url, killed=False)
+        assert not running.is_alive()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"parts": [{}]}', "null"])
