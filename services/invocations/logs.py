@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -12,11 +13,13 @@ from faas.v1.invocation_pb2 import LogLine
 from services.invocations.database import Database
 from services.invocations.records import OnChange, no_change
 
-# Only for an attempt that its sender holds; a chunk that comes again is kept once.
+# Only for an attempt that its sender holds; a chunk that comes again is kept once. All
+# lines are one value: in an array each would be escaped once more, quote by quote.
 _APPEND = """
 INSERT INTO invocation_logs (invocation_id, attempt, sequence, lines)
-SELECT new.* FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(sequences)s::int[],
-  %(lines)s::jsonb[]) AS new (id, attempt, sequence, lines)
+SELECT new.* FROM ROWS FROM (unnest(%(ids)s::uuid[]), unnest(%(attempts)s::int[]),
+  unnest(%(sequences)s::int[]), jsonb_array_elements(%(lines)s))
+  AS new (id, attempt, sequence, lines)
 JOIN invocations AS held ON held.id = new.id AND held.attempt = new.attempt
   AND held.worker_boot = %(boot)s
 ON CONFLICT DO NOTHING"""
@@ -73,7 +76,7 @@ class Chunk:
         """Where it is."""
         return Place(self.attempt, self.sequence)
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Its characters, newlines included."""
         return sum(len(line.text) + 1 for line in self.lines)
@@ -121,7 +124,7 @@ class Logs:
             "ids": [chunk.invocation_id for chunk in kept],
             "attempts": [chunk.attempt for chunk in kept],
             "sequences": [chunk.sequence for chunk in kept],
-            "lines": [Jsonb(_stored(chunk.lines)) for chunk in kept],
+            "lines": Jsonb([_stored(chunk.lines) for chunk in kept]),
             "boot": boot,
         }
         await self._database.fetch(_APPEND, parameters)

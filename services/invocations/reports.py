@@ -23,6 +23,7 @@ from services.invocations.batches import is_rejection
 from services.invocations.blobs import INLINE_BYTES, Blob, Blobs, result_blob
 from services.invocations.feeder import Feeder
 from services.invocations.leases import Leases
+from services.invocations.log_intake import LogIntake
 from services.invocations.logs import Chunk, Logs
 from services.invocations.messages import to_ending, to_granted, unstorable
 from services.invocations.offers import OfferBook
@@ -113,6 +114,7 @@ class Session:
         self._desk = desk
         self._outbox: asyncio.Queue[Directive | None] = asyncio.Queue()
         self._missing: set[UUID] = set()
+        self._intake = LogIntake(desk.logs, self.boot)
 
     def tell(self, directive: Directive) -> None:
         """Send a directive with the next message."""
@@ -136,8 +138,8 @@ class Session:
         """Deal with what the worker reports, until its stream ends."""
         async with asyncio.TaskGroup() as group:
             async for request in requests:
-                # Lines go first: a verdict must not overtake what was printed before it.
-                await self._keep_logs(request.reports)
+                self._take_lines(request.reports, group)
+                await self._intake.room()
                 for report in request.reports:
                     if report.HasField("heartbeat"):
                         # At once: what is granted after it must not be missing in it.
@@ -198,15 +200,19 @@ class Session:
             if record.status == "running" and record.attempt == attempts[record.id]:
                 self.tell(Directive(assigned=to_granted(record)))
 
-    async def _keep_logs(self, reports: Iterable[Report]) -> None:
+    def _take_lines(self, reports: Iterable[Report], group: asyncio.TaskGroup) -> None:
         chunks = []
         for report in reports:
             if report.HasField("logs"):
                 logs = report.logs
                 key = _invocation(logs.invocation_id)
                 chunks.append(Chunk(key, logs.attempt, logs.sequence, logs.lines))
-        if chunks:
-            await self._desk.logs.append(chunks, self.boot)
+        if not chunks:
+            return
+        storing = not self._intake.empty
+        self._intake.put(chunks)
+        if not storing:
+            group.create_task(self._intake.store())
 
     async def _deal_with(self, report: Report) -> None:
         match report.WhichOneof("report"):
@@ -245,6 +251,8 @@ class Session:
 
     async def _conclude(self, finished: Report.Finished) -> None:
         key = _invocation(finished.invocation_id)
+        # A verdict must not overtake what was printed before it.
+        await self._intake.settled(key)
         boot = await self._teller(finished)
         blob = await self._large_result(finished, key, boot)
         ending = to_ending(finished, max_result_bytes=INLINE_BYTES, blob=blob)
@@ -286,6 +294,7 @@ class Session:
 
     async def _take_back(self, abandoned: Report.Abandoned) -> None:
         key = _invocation(abandoned.invocation_id)
+        await self._intake.settled(key)
         reason = abandoned.reason.replace("\x00", "\ufffd")
         taken = await self._desk.leases.take_back(self.boot, key, abandoned.attempt, reason)
         outcome: Outcome = Directive.Recorded.RECORDED if taken else Directive.Recorded.STALE

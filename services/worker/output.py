@@ -42,11 +42,15 @@ class Output:
 
     def feed(self, stream: Stream, data: bytes) -> None:
         """Take what was printed next on `stream`; beyond the caps it is dropped."""
-        self._read_bytes += len(data)
-        if self._read_bytes > self._limits.kill_bytes:
-            self.flooded.set()
+        self.drop(len(data))
         if not self.truncated:
             self._emit(stream, self._streams[stream].feed(data))
+
+    def drop(self, size: int) -> None:
+        """Count so many bytes that were printed and not kept."""
+        self._read_bytes += size
+        if self._read_bytes > self._limits.kill_bytes:
+            self.flooded.set()
 
     async def take(self, stream: Stream, data: bytes) -> None:
         """Feed it, and pause where that was much: its sender is to wait meanwhile."""

@@ -20,6 +20,9 @@ from services.worker.runtime import Stream
 
 # What a function may print that nobody has called.
 UNASKED_BYTES = 1024 * 1024
+# What is dropped is not hurried for: after so much there is a pause.
+DROP_BYTES = 128 * 1024
+DROP_PAUSE_S = 0.001
 
 _NAMES = {Stream.STDOUT: "out", Stream.STDERR: "err"}
 
@@ -32,6 +35,7 @@ class Pipes:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._output: Output | None = None
         self._unasked_bytes = 0
+        self._dropped_bytes = 0
         self._ends: dict[Stream, int] = {}
         self._pauses: dict[Stream, asyncio.TimerHandle] = {}
         try:
@@ -94,12 +98,10 @@ class Pipes:
         self._loop.add_reader(self._ends[stream], self._on_readable, stream)
 
     def _on_readable(self, stream: Stream) -> None:
-        assert self._loop is not None
         began = time.monotonic()
         while self._read(stream) >= PIECE_BYTES:
-            if pause_s := pause_after(began):
-                self._loop.remove_reader(self._ends[stream])
-                self._pauses[stream] = self._loop.call_later(pause_s, self._resume, stream)
+            if pause_s := self._drop_pause() or pause_after(began):
+                self._pause(stream, pause_s)
                 break
 
     async def _drain(self) -> None:
@@ -112,21 +114,54 @@ class Pipes:
                     await asyncio.sleep(pause_s)
                     began = time.monotonic()
 
+    def _pause(self, stream: Stream, seconds: float) -> None:
+        assert self._loop is not None
+        self._loop.remove_reader(self._ends[stream])
+        self._pauses[stream] = self._loop.call_later(seconds, self._resume, stream)
+
+    def _drop_pause(self) -> float:
+        """In seconds, once so much has been dropped since the last one."""
+        if self._dropped_bytes < DROP_BYTES:
+            return 0.0
+        self._dropped_bytes = 0
+        return DROP_PAUSE_S
+
     def _read(self, stream: Stream) -> int:
         """Read a piece; its bytes, 0 where nothing is there or is to be read any more."""
-        dropped = self._output is None or self._output.truncated
+        end = self._ends[stream]
         try:
-            data = os.read(self._ends[stream], READ_BYTES if dropped else PIECE_BYTES)
+            if self._output is None or self._output.truncated:
+                size = _drop(end)
+            else:
+                data = os.read(end, PIECE_BYTES)
+                size = len(data)
+                self._output.feed(stream, data)
+                return size
         except BlockingIOError:
             return 0
+        self._dropped_bytes += size
         if self._output is not None:
-            self._output.feed(stream, data)
-        else:
-            self._unasked_bytes += len(data)
-            if not self.quiet:
-                self._stop()
-                return 0
-        return len(data)
+            self._output.drop(size)
+            return size
+        self._unasked_bytes += size
+        if self.quiet:
+            return size
+        self._stop()
+        return 0
+
+
+if hasattr(os, "splice"):
+    _NOWHERE = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+
+    def _drop(pipe: int) -> int:
+        """Empty a pipe of up to READ_BYTES. Raises BlockingIOError."""
+        return os.splice(pipe, _NOWHERE, READ_BYTES, flags=os.SPLICE_F_NONBLOCK)
+
+else:
+
+    def _drop(pipe: int) -> int:
+        """Empty a pipe of up to READ_BYTES. Raises BlockingIOError."""
+        return len(os.read(pipe, READ_BYTES))
 
 
 def _unread_bytes(pipe: int) -> int:

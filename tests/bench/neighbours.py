@@ -65,6 +65,14 @@ class Measured:
     late_s: float = 0.0
     """How long after its deadline the latest attack was over, from the caller's side."""
 
+    def add(self, other: "Measured") -> None:
+        """What another stretch of the same kind has measured."""
+        self.latencies_ms += other.latencies_ms
+        self.rss += other.rss
+        self.failed += other.failed
+        self.attacks += other.attacks
+        self.late_s = max(self.late_s, other.late_s)
+
     def percentile(self, share: float) -> float:
         """In milliseconds."""
         ordered = sorted(self.latencies_ms)
@@ -150,7 +158,7 @@ HEAD = [
 ]
 
 
-async def measure(platform: Platform, seconds: float) -> tuple[list[list[str]], bool]:
+async def measure(platform: Platform, seconds: float, rounds: int) -> tuple[list[list[str]], bool]:
     """Every attack: the cells of its row; and whether all kept within the promise."""
     rows, kept = [], True
     async with httpx.AsyncClient(
@@ -162,14 +170,14 @@ async def measure(platform: Platform, seconds: float) -> tuple[list[list[str]], 
         for number, (name, code) in enumerate(_attacks().items()):
             function = f"attack-{number}"
             platform.create(function, "python", str(code), timeout=f"{TIMEOUT_S}s")
-            quiet = await street.quiet()
-            attacked = await street.attacked(function)
-            after = await street.quiet()
             # Both sides of it: what changed meanwhile is not the attack's.
-            alone = Measured(quiet.latencies_ms + after.latencies_ms)
+            alone, attacked = await street.quiet(), Measured()
+            for _ in range(rounds):
+                attacked.add(await street.attacked(function))
+                alone.add(await street.quiet())
             factor = attacked.percentile(0.99) / alone.percentile(0.99)
             kept = kept and factor <= FACTOR and not attacked.failed
-            memory = (quiet.rss[0], max(attacked.rss), after.rss[-1])
+            memory = (alone.rss[0], max(attacked.rss), alone.rss[-1])
             rows.append(
                 [
                     name,
@@ -190,15 +198,17 @@ async def measure(platform: Platform, seconds: float) -> tuple[list[list[str]], 
 def main() -> int:
     """Measure and print; with --write, into the document too."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--seconds", type=float, default=10, help="of each stretch")
+    parser.add_argument("--seconds", type=float, default=5, help="of each stretch")
+    parser.add_argument("--rounds", type=int, default=3, help="of each attack")
     parser.add_argument("--write", action="store_true", help="put the table into the docs")
     options = parser.parse_args()
     load = os.getloadavg()[0]
     with running("docker", 1) as platform:
-        rows, kept = asyncio.run(measure(platform, options.seconds))
+        rows, kept = asyncio.run(measure(platform, options.seconds, options.rounds))
     said = (
         f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores shared with the caller, Linux"
-        f" {machine.release()}, one worker, {RATE} calls a second for {options.seconds:g} s,"
+        f" {machine.release()}, one worker, {RATE} calls a second,"
+        f" attacked {options.rounds} times for {options.seconds:g} s and as often left alone,"
         f" {ATTACKERS} attackers without a pause; load average {load:.1f} at the beginning and"
         f" {os.getloadavg()[0]:.1f} at the end."
     )

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+import psycopg
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from faas.v1.execution_pb2 import Directive, Report
@@ -271,6 +272,45 @@ async def test_giving_back_declining_and_burying_what_is_another_s_changes_nothi
     assert (ack.boot_lost, list(ack.not_yours)) == (False, [])
     for one in (worker, other):
         one.close()
+
+
+async def test_only_its_own_lines_hold_up_a_verdict(mesh: Mesh) -> None:
+    worker, printing = await granted(mesh)
+    made = await mesh.invoke("echo", {"a": 2})
+    worker.say(Report(start=Report.Start(invocation_id=made.id, grant_id=str(uuid4()))))
+    silent = (await worker.heard("granted")).granted
+    storing = """SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'
+      AND datname = current_database() AND query LIKE '%%INSERT INTO invocation_logs%%'"""
+
+    def lines(sequence: int) -> Report:
+        text = LogLine(stream=LogLine.STDOUT, text=f"line {sequence}")
+        return Report(
+            logs=Report.Logs(
+                invocation_id=printing.invocation_id, attempt=1, sequence=sequence, lines=[text]
+            )
+        )
+
+    with psycopg.connect(mesh.database_url) as holder:
+        holder.execute("LOCK TABLE invocation_logs IN ACCESS EXCLUSIVE MODE")
+        worker.say(lines(0), lines(1))
+        worker.say(lines(2), finished(printing.invocation_id, 1))
+
+        async def held() -> bool:
+            return bool(mesh.rows(storing))
+
+        await eventually("its lines wait for the lock", held)
+        worker.say(finished(silent.invocation_id, 1))
+        recorded = (await worker.heard("recorded")).recorded
+        assert recorded.invocation_id == silent.invocation_id
+        assert (await mesh.get(printing.invocation_id)).status == Invocation.RUNNING
+        holder.rollback()
+    recorded = (await worker.heard("recorded")).recorded
+    assert recorded.invocation_id == printing.invocation_id
+    assert recorded.outcome == Directive.Recorded.RECORDED
+    request = GetInvocationLogsRequest(invocation_id=printing.invocation_id)
+    found = (await mesh.invocations.GetInvocationLogs(request)).lines
+    assert [line.text for line in found] == ["line 0", "line 1", "line 2"]
+    worker.close()
 
 
 async def test_starts_of_what_does_not_wait_are_refused(mesh: Mesh) -> None:

@@ -1,6 +1,7 @@
 """What a sandbox prints is its invocation's, and what nobody asked for is no burden."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from services.worker import output
+from services.worker import pipes as worker_pipes
 from services.worker.output import PIECE_BYTES, Output
-from services.worker.pipes import UNASKED_BYTES, Pipes
+from services.worker.pipes import DROP_BYTES, UNASKED_BYTES, Pipes
 from services.worker.runtime import Line, OutputLimits
 from tests.mesh import eventually
 
@@ -82,6 +84,50 @@ async def test_after_work_for_one_piece_it_waits_before_the_next(
     monkeypatch.setattr(output, "SLICE_S", 1e9)
     await pipes.turn_away()
     assert len(lines) == 4 * PIECE_BYTES // 7
+
+
+async def test_what_is_dropped_is_counted_with_pauses(
+    stdout: tuple[Pipes, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_pipes, "DROP_PAUSE_S", 1e6)
+    pipes, end = stdout
+    pipes.listen()
+    kill_bytes = 10 * DROP_BYTES
+    flooded = Output(lambda _: None, OutputLimits(log_bytes=1, kill_bytes=kill_bytes))
+    await pipes.turn_to(flooded)
+    written = 0
+
+    async def blocked() -> bool:
+        nonlocal written
+        try:
+            written += os.write(end, b"x" * 65536)
+        except BlockingIOError:
+            return written >= DROP_BYTES
+        return False
+
+    await eventually("it is in a pause, and the pipe is full", blocked)
+    # Who waits for the end of it is not held up by that.
+    await pipes.turn_away()
+    os.write(end, b"x")
+    assert written < DROP_BYTES + (1 << 20)
+    assert not flooded.flooded.is_set()
+
+
+async def test_a_flood_that_is_dropped_is_noticed(stdout: tuple[Pipes, int]) -> None:
+    pipes, end = stdout
+    pipes.listen()
+    flooded = Output(lambda _: None, OutputLimits(log_bytes=1, kill_bytes=10 * DROP_BYTES))
+    await pipes.turn_to(flooded)
+    written = 0
+
+    async def noticed() -> bool:
+        nonlocal written
+        with contextlib.suppress(BlockingIOError):
+            written += os.write(end, b"x" * 65536)
+        return flooded.flooded.is_set()
+
+    await eventually("the flood is noticed", noticed)
+    assert written > 10 * DROP_BYTES
 
 
 async def test_what_it_waits_for_is_what_was_there(stdout: tuple[Pipes, int]) -> None:
