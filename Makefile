@@ -10,8 +10,10 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.setup
 LOCK := deploy/locks/dev.txt
 PORT ?= 8080
-# Three files of tests at a time: they wait more than they compute.
-PYTEST_ARGS ?= -n 3 --dist loadfile
+# Three files of tests at a time: they wait more than they compute. In the order of their
+# names, which has the long ones (acceptance, conformance, faults) before the many short
+# ones: by number of tests, as xdist has it, one long file would be left for the end.
+PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
 # Where a network has a certificate authority of its own, the system knows it.
 export UV_SYSTEM_CERTS ?= true
 
