@@ -86,7 +86,7 @@ def down(data_dir: Path | None, timeout_s: float) -> Ended | None:
         )
     # The lock is free a moment before its process has gone, and who is told of the end
     # may look for it.
-    if found is not None and not processes.gone(found.pid, found.birth, CLEARING_S):
+    if found is not None and not processes.waited(lambda: not found.is_alive(), CLEARING_S):
         raise Failed(f"All of the stack has ended but for process {found.pid}.")
     return Ended(found.url if found else "", killed)
 

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -46,10 +47,10 @@ def is_alive(pid: int, born: str) -> bool:
     return bool(born) and birth(pid) == born
 
 
-def gone(pid: int, born: str, timeout_s: float) -> bool:
-    """Wait until that process has ended; whether it came to that in time."""
+def waited(condition: Callable[[], bool], timeout_s: float) -> bool:
+    """Wait for what other processes do; whether it came to that in time."""
     deadline = time.monotonic() + timeout_s
-    while is_alive(pid, born):
+    while not condition():
         if time.monotonic() > deadline:
             return False
         time.sleep(_POLL_S)

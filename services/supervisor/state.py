@@ -5,15 +5,12 @@ import fcntl
 import json
 import os
 import signal
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from services.supervisor import processes
 from services.supervisor.layout import Layout
-
-_POLL_S = 0.05
 
 
 class PartState(enum.StrEnum):
@@ -113,9 +110,4 @@ def is_locked(layout: Layout) -> bool:
 
 def unlocked(layout: Layout, timeout_s: float) -> bool:
     """Wait until nothing of the stack runs; whether it came to that in time."""
-    deadline = time.monotonic() + timeout_s
-    while is_locked(layout):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(_POLL_S)
-    return True
+    return processes.waited(lambda: not is_locked(layout), timeout_s)

@@ -42,12 +42,12 @@ class Output:
 
     def feed(self, stream: Stream, data: bytes) -> None:
         """Take what was printed next on `stream`; beyond the caps it is dropped."""
-        self.drop(len(data))
+        self.count(len(data))
         if not self.truncated:
             self._emit(stream, self._streams[stream].feed(data))
 
-    def drop(self, size: int) -> None:
-        """Count so many bytes that were printed and not kept."""
+    def count(self, size: int) -> None:
+        """Note that so many bytes were printed, kept or not."""
         self._read_bytes += size
         if self._read_bytes > self._limits.kill_bytes:
             self.flooded.set()

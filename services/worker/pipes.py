@@ -128,20 +128,18 @@ class Pipes:
 
     def _read(self, stream: Stream) -> int:
         """Read a piece; its bytes, 0 where nothing is there or is to be read any more."""
-        end = self._ends[stream]
+        end, output = self._ends[stream], self._output
         try:
-            if self._output is None or self._output.truncated:
-                size = _drop(end)
-            else:
+            if output is not None and not output.truncated:
                 data = os.read(end, PIECE_BYTES)
-                size = len(data)
-                self._output.feed(stream, data)
-                return size
+                output.feed(stream, data)
+                return len(data)
+            size = _drop(end)
         except BlockingIOError:
             return 0
         self._dropped_bytes += size
-        if self._output is not None:
-            self._output.drop(size)
+        if output is not None:
+            output.count(size)
             return size
         self._unasked_bytes += size
         if self.quiet:

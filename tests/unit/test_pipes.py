@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,22 @@ def stdout(tmp_path: Path) -> Iterator[tuple[Pipes, int]]:
     pipes.close()
 
 
+async def filled(end: int, enough: Callable[[int], bool]) -> int:
+    """Write until the pipe is full and that is enough; the bytes written."""
+    written = 0
+
+    async def full() -> bool:
+        nonlocal written
+        try:
+            written += os.write(end, b"x" * 65536)
+        except BlockingIOError:
+            return enough(written)
+        return False
+
+    await eventually("the pipe is full, and not read", full)
+    return written
+
+
 async def test_lines_are_the_invocations_in_which_they_were_printed(
     stdout: tuple[Pipes, int],
 ) -> None:
@@ -44,17 +60,7 @@ async def test_lines_are_the_invocations_in_which_they_were_printed(
 async def test_what_prints_without_end_unasked_waits(stdout: tuple[Pipes, int]) -> None:
     pipes, end = stdout
     pipes.listen()
-    written = 0
-
-    async def blocked() -> bool:
-        nonlocal written
-        try:
-            written += os.write(end, b"x" * 65536)
-        except BlockingIOError:
-            return not pipes.quiet
-        return False
-
-    await eventually("the pipe is full, and not read", blocked)
+    written = await filled(end, lambda _: not pipes.quiet)
     assert UNASKED_BYTES < written < UNASKED_BYTES + (1 << 20)
     for _ in range(3):
         await asyncio.sleep(0)
@@ -95,17 +101,7 @@ async def test_what_is_dropped_is_counted_with_pauses(
     kill_bytes = 10 * DROP_BYTES
     flooded = Output(lambda _: None, OutputLimits(log_bytes=1, kill_bytes=kill_bytes))
     await pipes.turn_to(flooded)
-    written = 0
-
-    async def blocked() -> bool:
-        nonlocal written
-        try:
-            written += os.write(end, b"x" * 65536)
-        except BlockingIOError:
-            return written >= DROP_BYTES
-        return False
-
-    await eventually("it is in a pause, and the pipe is full", blocked)
+    written = await filled(end, lambda written: written >= DROP_BYTES)
     # Who waits for the end of it is not held up by that.
     await pipes.turn_away()
     os.write(end, b"x")
