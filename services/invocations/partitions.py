@@ -152,7 +152,7 @@ class Partitions:
             async with connection.transaction():
                 await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_S}s'")
                 await change(connection, *what)
-        except psycopg.errors.LockNotAvailable:
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             # Everybody else would have to wait behind this one.
             log.warning("partitions are in use; will try again", change=change.__name__)
 
@@ -205,8 +205,10 @@ class Partitions:
         invocations = sql.Identifier(tables[0])
         cursor = await connection.execute("SELECT to_regclass(%s)", [tables[0]])
         if await cursor.fetchone() != (None,):
-            # Nobody starts anything of that day between the look and the drop.
-            lock = sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE")
+            # Nobody starts anything of that day between the look and the drop. What all
+            # days are in comes first, as it does in every statement; the drop locks it too,
+            # and the other way round it and a statement would wait for each other.
+            lock = sql.SQL("LOCK TABLE ONLY invocations, {} IN ACCESS EXCLUSIVE MODE")
             await connection.execute(lock.format(invocations))
         if await _has_unfinished(connection, day):
             log.warning("a day that is over is kept: it has unfinished records", day=str(day))

@@ -45,7 +45,8 @@ class Unserved:
     """A method of the service that no test calls."""
 
     def __getattr__(self, name: str):
-        async def refuse(_request, _call):
+        # Not a coroutine: that of a method that streams would never be awaited.
+        def refuse(_request, _call):
             raise FunctionNotFound
 
         return refuse

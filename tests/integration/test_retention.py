@@ -1,5 +1,6 @@
 """Days of history: moved out of the default partition, and dropped when they are old."""
 
+import asyncio
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
@@ -9,7 +10,7 @@ from services.invocations.database import Database
 from services.invocations.partitions import TABLES, Partitions, day_of, first_id
 from services.invocations.records import Records
 from tests.integration.invocations import arrival, boot, database, records
-from tests.mesh import Mesh
+from tests.mesh import Mesh, eventually
 
 __all__ = ["boot", "database", "records"]
 
@@ -113,6 +114,30 @@ async def test_what_is_in_use_is_left_for_the_next_time(
         await partitions.expire(TODAY)
         assert await records.find(key) is not None
     await partitions.expire(TODAY)
+    assert await records.find(key) is None
+
+
+async def test_a_drop_and_a_statement_do_not_wait_for_each_other(
+    database: Database, records: Records, database_url: str
+) -> None:
+    partitions = Partitions(database, retention_days=30)
+    day = TODAY - timedelta(days=40)
+    await partitions.ensure(day)
+    key = await a_record(database, records, day, "completed")
+    async with await psycopg.AsyncConnection.connect(database_url) as reader:
+        # Half of what a statement locks, then the drop, then the other half.
+        await reader.execute("LOCK TABLE ONLY invocations IN ROW SHARE MODE")
+        dropping = asyncio.create_task(partitions.expire(TODAY))
+
+        async def it_waits() -> bool:
+            query = """SELECT 1 FROM pg_locks JOIN pg_database AS d ON d.oid = database
+              WHERE datname = current_database() AND locktype = 'relation' AND NOT granted"""
+            return bool(await database.fetch(query))
+
+        await eventually("the drop waits", it_waits)
+        name = f"invocations_{day:%Y%m%d}"
+        await reader.execute(f"LOCK TABLE {name} IN ROW SHARE MODE NOWAIT")
+    await dropping
     assert await records.find(key) is None
 
 
